@@ -1,0 +1,100 @@
+"""Command line of the builder: `python -m builder plan|render|portal|serve`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from builder.portal import build_portal
+from builder.render import estimate, render_library
+from builder.serve import serve as serve_folder
+from temimagenet.errors import TEMImageNetError
+from temimagenet.recipe import load_recipe
+
+app = typer.Typer(help="Render TEMImageNet libraries and their website.", no_args_is_help=True, add_completion=False)
+console = Console()
+
+RecipeName = Annotated[str, typer.Argument(help="A preset (demo, v1) or the path of a recipe in TOML.")]
+Dense = Annotated[bool, typer.Option("--dense", help="Store all ten labels, for readers in other languages.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes on this machine; all cores unless given.")]
+
+
+@app.command()
+def plan(recipe: RecipeName, dense: Dense = False, workers: Workers = None) -> None:
+    """Tell samples, bytes and expected time of a recipe without rendering it."""
+    import os
+
+    processes = workers or os.cpu_count() or 1
+    loaded = load_recipe(recipe)
+    told = estimate(loaded, dense=dense, workers=processes)
+    table = Table(title=f"recipe {loaded.name}, {'dense' if dense else 'compact'}", show_header=False)
+    table.add_row("entries", str(len(loaded.entries)))
+    table.add_row("samples", f"{told.samples:,}")
+    table.add_row("shards", str(told.shards))
+    table.add_row("size", f"{told.bytes / 1e6:,.0f} MB")
+    table.add_row("time", f"{told.seconds / 60:.1f} minutes with {processes} processes")
+    console.print(table)
+
+
+@app.command()
+def render(
+    recipe: RecipeName,
+    out: Annotated[Path | None, typer.Option(help="The library's folder; build/library/NAME unless given.")] = None,
+    dense: Dense = False,
+    workers: Workers = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to render on.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would take.")] = False,
+) -> None:
+    """Render a library. Run again after an interruption, it goes on where it stopped."""
+    if dry_run:
+        plan(recipe, dense, workers)
+        return
+    loaded = load_recipe(recipe)
+    root = out or Path("build/library") / loaded.name
+    manifest = render_library(loaded, root, dense=dense, workers=workers, scheduler=scheduler)
+    facts = json.loads(manifest.read_text(encoding="utf-8"))
+    size = sum(file["bytes"] for file in facts["files"].values())
+    console.print(f"{facts['samples']:,} samples, {size / 1e6:,.0f} MB, checksums in {manifest}")
+
+
+@app.command()
+def portal(
+    library: Annotated[Path, typer.Argument(help="A rendered library.")],
+    out: Annotated[Path, typer.Option(help="Folder of the website.")] = Path("build/portal"),
+    data_url: Annotated[str | None, typer.Option(help="Where the library is served, if not beside the pages.")] = None,
+    docs: Annotated[bool, typer.Option(help="Build the documentation too.")] = True,
+) -> None:
+    """Build the website of a library: static files for any web server."""
+    report = build_portal(library, out, data_url=data_url, docs=docs)
+    console.print(
+        f"{report.samples:,} samples, {report.files:,} files, {report.bytes / 1e6:,.1f} MB without the library, "
+        f"{report.seconds:.1f} s; open with: python -m builder serve {out}"
+    )
+
+
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="Folder to serve.")] = Path("build/portal"),
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; another is found if it is taken.")] = 8000,
+) -> None:
+    """Serve a website on this machine, with byte ranges."""
+    serve_folder(folder, host, port)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one clear line and exit status 1."""
+    try:
+        app()
+    except (TEMImageNetError, FileNotFoundError) as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

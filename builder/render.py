@@ -1,0 +1,116 @@
+"""Schedules shard tasks on this machine or a Dask cluster, with a progress bar; everything else is the package's."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from distributed import Client, LocalCluster, as_completed
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from temimagenet.recipe import Recipe, sample_spec
+from temimagenet.render import render
+from temimagenet.storage import ShardTask, finish_library, plan_library, render_shard, shard_is_done
+from temimagenet.storage.shard import DENSE_MAPS
+
+__all__ = ["Estimate", "estimate", "render_library"]
+
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What rendering a recipe will take.
+
+    Attributes:
+        samples: number of samples.
+        shards: number of shards.
+        bytes: size on disk.
+        seconds: time with the given number of workers.
+    """
+
+    samples: int
+    shards: int
+    bytes: float
+    seconds: float
+
+
+def estimate(recipe: Recipe, *, dense: bool, workers: int, trial: int = 24) -> Estimate:
+    """Estimate by rendering and compressing a few samples spread over the recipe, in this process."""
+    import tempfile
+
+    from temimagenet.storage import write_shard
+
+    tasks = plan_library(recipe, dense=dense)
+    count = min(trial, recipe.samples)
+    labels = DENSE_MAPS if dense else ("noNoise", "noBackgroundnoNoise")
+    specs = [sample_spec(recipe, i) for i in range(count)]
+    render(specs[:1], labels, quantised=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trial.h5"
+        start = time.perf_counter()
+        samples = render(specs, labels, quantised=True)
+        write_shard(path, samples, count, engine="linear", recipe_json="", dense=dense)
+        seconds = (time.perf_counter() - start) / count
+        size = sum(file.stat().st_size for file in Path(folder).iterdir()) / count
+    return Estimate(recipe.samples, len(tasks), size * recipe.samples, seconds * recipe.samples / workers)
+
+
+def render_library(
+    recipe: Recipe,
+    root: Path,
+    *,
+    dense: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    samples_per_shard: int | None = None,
+) -> Path:
+    """Render a recipe into a folder; shards that are there already, whole and of the same recipe, are kept.
+
+    Args:
+        recipe: what to render.
+        root: the library's folder.
+        dense: store every map.
+        workers: processes on this machine; all cores unless told.
+        scheduler: address of a Dask scheduler to use instead; its workers must see `root` at the same path.
+        samples_per_shard: samples in a shard, for tests and small libraries.
+
+    Returns:
+        The manifest's path.
+
+    Raises:
+        TEMImageNetError: a sample cannot be rendered or the disk is full; finished shards stay and a rerun goes on.
+    """
+    root = root.resolve()
+    tasks = plan_library(recipe, dense=dense, samples_per_shard=samples_per_shard)
+    root.mkdir(parents=True, exist_ok=True)
+    for stale in root.glob("**/.*.partial"):
+        stale.unlink()
+    waiting = [task for task in tasks if not shard_is_done(task, root)]
+    processes = min(workers or os.cpu_count() or 1, max(len(waiting), 1))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task(f"rendering {recipe.name}", total=recipe.samples)
+        progress.advance(bar, recipe.samples - sum(task.stop - task.start for task in waiting))
+        if processes == 1 and scheduler is None:
+            for task in waiting:
+                render_shard(task, root, lambda: progress.advance(bar))
+        elif waiting:
+            with _client(scheduler, processes) as client:
+                futures = client.map(render_shard, waiting, root=root, pure=False)
+                sizes = {future.key: task.stop - task.start for future, task in zip(futures, waiting, strict=True)}
+                for future in as_completed(futures):
+                    future.result()
+                    progress.advance(bar, sizes[future.key])
+    return finish_library(root, recipe, tasks)
+
+
+def _client(scheduler: str | None, processes: int) -> Client:
+    """A client of the given scheduler, or of a cluster of single-threaded processes on this machine."""
+    if scheduler is not None:
+        return Client(scheduler)
+    cluster = LocalCluster(
+        n_workers=processes, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    )
+    return Client(cluster)

@@ -1,0 +1,136 @@
+"""A static web server with byte ranges, for looking at the portal on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import re
+import socket
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = ["Handler", "make_server", "serve"]
+
+_TYPES = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".json": "application/json",
+    ".webp": "image/webp",
+    ".svg": "image/svg+xml",
+    ".parquet": "application/vnd.apache.parquet",
+    ".h5": "application/x-hdf5",
+    ".bin": "application/octet-stream",
+}
+_CHUNK = 1 << 16
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves one folder; a `Range: bytes=a-b` request gets 206 and just those bytes (RFC 9110, section 14)."""
+
+    protocol_version = "HTTP/1.1"
+    extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | _TYPES
+
+    def send_head(self) -> Any:
+        """Headers of a reply; the body for GET is returned."""
+        self._left: int | None = None
+        path = Path(self.translate_path(self.path))
+        if not path.resolve().is_relative_to(Path(self.directory).resolve()):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+        wanted = self.headers.get("Range")
+        if wanted is None or not path.is_file():
+            return super().send_head()
+        size = path.stat().st_size
+        span = _span(wanted, size)
+        if span is None:
+            self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+            self.send_header("Content-Range", f"bytes */{size}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
+        first, last = span
+        file = path.open("rb")
+        file.seek(first)
+        self._left = last - first + 1
+        self.send_response(HTTPStatus.PARTIAL_CONTENT)
+        self.send_header("Content-Type", self.guess_type(str(path)))
+        self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+        self.send_header("Content-Length", str(self._left))
+        self.end_headers()
+        return file
+
+    def copyfile(self, source: IO[bytes], outputfile: IO[bytes]) -> None:  # type: ignore[override]
+        """Send the file, or the part that was asked for."""
+        left = self._left
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while left is None or left > 0:
+                block = source.read(_CHUNK if left is None else min(_CHUNK, left))
+                if not block:
+                    break
+                outputfile.write(block)
+                left = None if left is None else left - len(block)
+
+    def end_headers(self) -> None:
+        """Every reply says that ranges are understood and that pages may change."""
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet: the console keeps the address in sight."""
+
+
+def _span(header: str, size: int) -> tuple[int, int] | None:
+    """First and last byte of a single range, or None if it cannot be met."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header.strip())
+    if not match or match.groups() == ("", ""):
+        return None
+    start, stop = match.groups()
+    if not start:
+        first, last = max(size - int(stop), 0), size - 1
+    else:
+        first, last = int(start), min(int(stop), size - 1) if stop else size - 1
+    return (first, last) if first <= last < size else None
+
+
+def make_server(folder: Path, host: str = "127.0.0.1", port: int = 8000) -> http.server.ThreadingHTTPServer:
+    """A server of a folder on the port, or on a free one if that is taken.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder to serve")
+
+    def handler(*args: Any, **kwargs: Any) -> Handler:
+        return Handler(*args, directory=os.fspath(folder), **kwargs)
+
+    for candidate in _ports(host, port):
+        try:
+            return http.server.ThreadingHTTPServer((host, candidate), handler)
+        except OSError:
+            continue
+    raise OSError(f"no free port on {host}")
+
+
+def _ports(host: str, port: int) -> Iterator[int]:
+    """The wanted port, then one that the system finds free."""
+    yield port
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        free = int(probe.getsockname()[1])
+    yield free
+
+
+def serve(folder: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve a folder until interrupted; prints the address."""
+    with make_server(folder, host, port) as server:
+        actual = server.server_address[1]
+        if actual != port:
+            print(f"port {port} is taken")
+        print(f"serving {folder} at http://{host}:{actual}/  (Ctrl-C stops)", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()

@@ -1,0 +1,323 @@
+"""PyTorch datasets: `TEMImageNet` over a library on disk, `OnTheFly` over endless fresh renderings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from platformdirs import user_cache_path
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from temimagenet.errors import DatasetError
+from temimagenet.labels import POINTS, SCALARS, check_labels
+from temimagenet.recipe import Recipe, load_recipe, recipe_for_structure, sample_spec
+from temimagenet.render import Sample, render
+from temimagenet.storage import finish_library, plan_library, read_catalogue, render_shard, verify_library
+from temimagenet.storage.shard import Shard
+
+__all__ = ["Batch", "OnTheFly", "TEMImageNet", "collate", "plot"]
+
+Transform = Callable[[Sample], Sample]
+
+
+class TEMImageNet(Dataset[Sample]):
+    """Samples of a library on disk, chosen by split, engine and query.
+
+    Shards are opened when first read, in each worker by itself.
+
+    Args:
+        root: the library's folder, as `python -m builder render` made it.
+        split: "train", "test", "heldout", or None for all.
+        engine: "linear", or another engine that the library was rendered with.
+        labels: which of the ten labels and two scalars to load; what a compact library does not store is redrawn.
+        where: a pandas query over the catalogue, such as "psnr_dB > 15 and material == 'Pt'".
+        transform: applied to every sample.
+        verify: check the SHA-256 of every file of the library first.
+
+    Raises:
+        ShardError: the folder is no finished library, or a file is missing, damaged or of a newer schema.
+        DatasetError: unknown split or engine, or a query that fails or leaves nothing.
+        LabelError: unknown label.
+
+    If you use this dataset, cite Lin et al., Sci. Rep. 11, 5386 (2021).
+    """
+
+    splits = ("train", "test", "heldout")
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = "train",
+        engine: str = "linear",
+        labels: Sequence[str] = ("gaussianMask",),
+        where: str | None = None,
+        transform: Transform | None = None,
+        verify: bool = False,
+    ) -> None:
+        self.root = Path(root)
+        self.split, self.engine, self.where, self.transform = split, engine, where, transform
+        self.labels = check_labels(tuple([labels] if isinstance(labels, str) else labels))
+        if split is not None and split not in self.splits:
+            raise DatasetError(f"unknown split {split!r}: expected one of {', '.join(self.splits)}, or None for all")
+        if verify:
+            verify_library(self.root)
+        self.catalogue = _select(read_catalogue(self.root), self.root, split, engine, where)
+        self._shards: dict[str, Shard] = {}
+        self._process = os.getpid()
+
+    @classmethod
+    def demo(
+        cls,
+        split: str | None = "train",
+        labels: Sequence[str] = ("gaussianMask",),
+        *,
+        where: str | None = None,
+        transform: Transform | None = None,
+        cache: str | Path | None = None,
+    ) -> Self:
+        """A library of 504 samples, rendered into the user's cache the first time (about a minute, no network).
+
+        Args:
+            split: as for the class.
+            labels: as for the class.
+            where: as for the class.
+            transform: as for the class.
+            cache: folder to keep it in instead of the user's cache.
+        """
+        from rich.progress import track
+
+        recipe = load_recipe("demo")
+        tasks = plan_library(recipe, samples_per_shard=63)
+        root = (Path(cache) if cache else user_cache_path("temimagenet")) / f"demo-{tasks[0].fingerprint[:12]}"
+        if not (root / "manifest.json").is_file():
+            for task in track(tasks, description=f"rendering the demo library into {root}"):
+                render_shard(task, root)
+            finish_library(root, recipe, tasks)
+        return cls(root, split, labels=labels, where=where, transform=transform)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.catalogue)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index` of the selection.
+
+        Raises:
+            IndexError: there is no such sample.
+            ShardError: its shard is missing or damaged.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of a dataset of {len(self)}")
+        row = self.catalogue.iloc[index]
+        sample = self._shard(str(row["shard"])).sample(int(row["row"]), self.labels)
+        return sample if self.transform is None else self.transform(sample)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Open files stay behind when a worker is started."""
+        return self.__dict__ | {"_shards": {}}
+
+    def __repr__(self) -> str:
+        """What it holds, in a few lines."""
+        counts = self.catalogue["entry"].value_counts()
+        entries = ", ".join(f"{name} ({count})" for name, count in counts.items())
+        return (
+            f"TEMImageNet {self.root}\n  split {self.split or 'all'}, engine {self.engine}, {len(self)} samples\n"
+            f"  labels: {', '.join(self.labels)}\n  entries: {entries}"
+        )
+
+    def _shard(self, name: str) -> Shard:
+        """A shard opened by this very process: an HDF5 file must not be shared across a fork."""
+        if self._process != os.getpid():
+            self._shards, self._process = {}, os.getpid()
+        if name not in self._shards:
+            self._shards[name] = Shard(self.root / name)
+        return self._shards[name]
+
+
+class OnTheFly(IterableDataset[Sample]):
+    """Endless fresh samples of a recipe or of one's own crystal, rendered in the workers.
+
+    Worker w of W on rank r of R renders indices (r W + w), then every (R W)th: no two ever render the same sample, and
+    a restart with the same seed repeats the same stream.
+
+    Args:
+        source: a recipe, a preset's name, a recipe file, or a structure file (`.cif`).
+        zone: zone axis of a structure file, such as "[110]"; (0, 0, 1) unless told.
+        labels: which labels to draw.
+        seed: seed of the stream; the recipe's own seed is replaced.
+        split: keep only samples of this split; None keeps all.
+        transform: applied to every sample.
+        device: where to render.
+        rank: number of this process among `world_size`; torch.distributed's where it runs.
+        world_size: number of processes.
+
+    Raises:
+        RecipeError, SpecimenError: the source cannot be used.
+        DatasetError: unknown split.
+        LabelError: unknown label.
+    """
+
+    def __init__(
+        self,
+        source: Recipe | str | Path,
+        zone: str | Sequence[int] = (0, 0, 1),
+        labels: Sequence[str] = ("gaussianMask",),
+        seed: int = 0,
+        split: str | None = None,
+        transform: Transform | None = None,
+        device: torch.device | str = "cpu",
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        if split is not None and split not in TEMImageNet.splits:
+            raise DatasetError(f"unknown split {split!r}: expected one of {', '.join(TEMImageNet.splits)}, or None")
+        if isinstance(source, Recipe):
+            recipe = source
+        elif str(source).lower().endswith(".cif"):
+            recipe = recipe_for_structure(source, zone)
+        else:
+            recipe = load_recipe(source)
+        self.recipe = replace(recipe, seed=seed)
+        self.labels = check_labels(tuple([labels] if isinstance(labels, str) else labels))
+        self.split, self.transform, self.device = split, transform, device
+        spread = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.rank = rank if rank is not None else (torch.distributed.get_rank() if spread else 0)
+        self.world_size = world_size or (torch.distributed.get_world_size() if spread else 1)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Samples without end."""
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        index = self.rank * workers + number
+        while True:
+            spec = sample_spec(self.recipe, index)
+            if self.split in (None, spec.split):
+                sample = render([spec], self.labels, self.device)[0]
+                yield sample if self.transform is None else self.transform(sample)
+            index += self.world_size * workers
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples stacked for training.
+
+    Attributes:
+        image: (B, 1, rows, columns) float32 counts.
+        labels: maps (B, 1, rows, columns), points (B, Kmax, 2 or 3) padded with NaN, scalars (B,), by name.
+        n_columns: (B,) columns inside each image.
+        pixel_size_A: (B,) pixel sizes in angstrom.
+        ids: names of the samples.
+    """
+
+    image: Float[Tensor, "B 1 rows columns"]
+    labels: dict[str, Tensor]
+    n_columns: Int[Tensor, "B"]
+    pixel_size_A: Float[Tensor, "B"]
+    ids: tuple[str, ...]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch with all tensors on a device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory; `DataLoader(pin_memory=True)` calls this."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Every tensor changed."""
+        labels = {name: change(tensor) for name, tensor in self.labels.items()}
+        return Batch(change(self.image), labels, change(self.n_columns), change(self.pixel_size_A), self.ids)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one image size; ragged points are padded with NaN to the longest.
+
+    Raises:
+        DatasetError: the images differ in size.
+    """
+    shapes = {tuple(sample.image.shape) for sample in samples}
+    if len(shapes) > 1:
+        raise DatasetError(f"images of different sizes in one batch: {sorted(shapes)}; choose one image_size with where=")
+    labels: dict[str, Tensor] = {}
+    for name in samples[0].labels:
+        values = [sample.labels[name] for sample in samples]
+        if name in POINTS:
+            labels[name] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=float("nan"))
+        elif name in SCALARS:
+            labels[name] = torch.stack(values)
+        else:
+            labels[name] = torch.stack(values)[:, None]
+    shape = (samples[0].image.shape[0], samples[0].image.shape[1])
+    return Batch(
+        torch.stack([sample.image for sample in samples])[:, None],
+        labels,
+        torch.tensor([int(sample.columns.inside(shape).sum()) for sample in samples]),
+        torch.tensor([sample.pixel_size_A for sample in samples], dtype=torch.float64),
+        tuple(sample.id for sample in samples),
+    )
+
+
+def plot(sample: Sample, axes: Axes | None = None) -> Figure:
+    """The image with its columns and a scale bar, and beside it each map of the sample; or the image alone on `axes`.
+
+    Returns:
+        The figure; nothing is shown.
+    """
+    maps = [] if axes is not None else [name for name, value in sample.labels.items() if value.ndim == 2 and name not in POINTS]
+    if axes is None:
+        total = 1 + len(maps)
+        wide = min(total, 4)
+        figure = Figure(figsize=(3.2 * wide, 3.4 * -(-total // wide)), layout="constrained")
+        grid = list(np.atleast_1d(figure.subplots(-(-total // wide), wide)).ravel())
+        axes = grid[0]
+        for panel, name in zip(grid[1:], maps, strict=False):
+            panel.imshow(sample.labels[name].cpu(), cmap="gray" if name.startswith("no") else "magma")
+            panel.set_title(name, fontsize=7)
+        for panel in grid:
+            panel.set_axis_off()
+    else:
+        owner = axes.get_figure(root=True)
+        assert owner is not None
+        figure = owner
+    image = sample.image.cpu().numpy()
+    axes.imshow(image, cmap="gray")
+    axes.set_axis_off()
+    xy = sample.columns.xy_px[sample.columns.inside((image.shape[0], image.shape[1]))]
+    axes.scatter(xy[:, 0], xy[:, 1], s=6, facecolors="none", edgecolors="tab:red", linewidths=0.6)
+    length_A = float(10.0 ** np.floor(np.log10(0.5 * sample.spec.field_of_view_A)))
+    length_A *= 5.0 if 5.0 * length_A < 0.5 * sample.spec.field_of_view_A else 1.0
+    rows, columns = image.shape
+    start = 0.05 * columns
+    axes.plot([start, start + length_A / sample.pixel_size_A], [0.95 * rows] * 2, color="white", linewidth=3)
+    axes.text(start, 0.93 * rows, f"{length_A:g} Å", color="white", va="bottom", fontsize=8)
+    axes.set_title(f"{sample.id}: {sample.spec.entry}\n{sample.psnr_dB:.1f} dB, {sample.dose_e_per_A2:.3g} e/Å²", fontsize=7)
+    return figure
+
+
+def _select(catalogue: pd.DataFrame, root: Path, split: str | None, engine: str, where: str | None) -> pd.DataFrame:
+    """Rows of the catalogue that are asked for."""
+    engines = sorted(catalogue["engine"].unique())
+    if engine not in engines:
+        raise DatasetError(f"{root} was not rendered by engine {engine!r}: it holds {', '.join(engines)}")
+    chosen = catalogue[catalogue["engine"] == engine]
+    if split is not None:
+        chosen = chosen[chosen["split"] == split]
+    if where:
+        try:
+            chosen = chosen.query(where)
+        except Exception as error:
+            fields = ", ".join(catalogue.columns)
+            raise DatasetError(f"query {where!r} cannot be read ({error}); the catalogue's fields are {fields}") from error
+    if chosen.empty:
+        raise DatasetError(f"{root}: no sample of split {split!r} and engine {engine!r} fits {where or 'all'}")
+    return chosen.reset_index(drop=True)

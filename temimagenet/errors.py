@@ -1,0 +1,39 @@
+"""The errors of TEMImageNet: each message says what was found, where, what was expected and what to do next."""
+
+__all__ = [
+    "DatasetError",
+    "LabelError",
+    "OpticsError",
+    "RecipeError",
+    "ShardError",
+    "SpecimenError",
+    "TEMImageNetError",
+]
+
+
+class TEMImageNetError(Exception):
+    """Base of every error that TEMImageNet raises on purpose."""
+
+
+class SpecimenError(TEMImageNetError):
+    """A material, structure file, zone axis or specimen geometry cannot be used."""
+
+
+class OpticsError(TEMImageNetError):
+    """An optical, scan or detector parameter is outside its physical range."""
+
+
+class LabelError(TEMImageNetError):
+    """A label name is unknown or a label is absent from a library."""
+
+
+class RecipeError(TEMImageNetError):
+    """A recipe file does not describe a library."""
+
+
+class ShardError(TEMImageNetError):
+    """A shard, catalogue or manifest is missing, damaged or of an unknown schema."""
+
+
+class DatasetError(TEMImageNetError):
+    """A dataset request (split, engine, query, root) cannot be met."""

@@ -1,0 +1,1 @@
+"""How a specimen is imaged: optics, Fourier images, the linear engine, scan, background and detector."""

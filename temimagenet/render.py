@@ -1,0 +1,279 @@
+"""Rendering: `SampleSpec`s in, `Sample`s out; the one place where specimen, imaging and labels meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from temimagenet.errors import LabelError
+from temimagenet.imaging.background import evaluate_background
+from temimagenet.imaging.detector import count_electrons, dose_for_psnr
+from temimagenet.imaging.fourier import FourierImage, evaluate
+from temimagenet.imaging.linear import Contrast, column_weights_A2, fourier_image, window
+from temimagenet.imaging.optics import Detector, Optics
+from temimagenet.imaging.scan import Scan, lattice_images, row_shifts_A
+from temimagenet.labels import (
+    INTENSITIES,
+    LABELS,
+    MAPS,
+    SCALED,
+    Columns,
+    Scaled,
+    check_labels,
+    column_map,
+    intensity_map,
+    point_label,
+    quantise,
+)
+from temimagenet.recipe import SampleSpec, SpecimenSpec
+from temimagenet.specimen import (
+    Specimen,
+    defective,
+    faceted_particle,
+    material,
+    project,
+    sheet_specimen,
+    shipped_sheet,
+    strained,
+    structure_from_text,
+)
+from temimagenet.specimen.amorphous import SHIPPED_SHEETS
+
+__all__ = ["Sample", "draw_label", "render", "specimen_of"]
+
+WINDOW_MARGIN_A = 8.0
+"""How far the padded cell of a particle or film reaches beyond the field of view."""
+
+_LARGE_CELL_A2 = 300.0
+"""Projected cells above this area are imaged through a window: cheaper than their own, much finer series."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image with its ground truth.
+
+    Attributes:
+        spec: what was drawn.
+        image: (rows, columns) float32 electron counts, with scan noise, background and shot noise.
+        labels: the labels asked for, by name: maps (rows, columns) or (2 rows, 2 columns) float32; points (K, 2 or 3)
+            and scalars float64 in pixels.
+        columns: atomic columns in and just outside the image.
+        series: the clean image as a Fourier series; None where a reader did not need it.
+        series_scan: the ideal scan that goes with the series (a padded cell lies along the scan).
+        clean_peak: largest value of the clean image, fraction of the beam.
+        dose_e_per_A2: electrons per A^2.
+        row_shift_A: (rows, 2) displacement (dx, dy) of each row of `image` in angstrom.
+        scaled: 16-bit forms of intensity maps, where made for storage; `labels` holds the same values.
+    """
+
+    spec: SampleSpec
+    image: Float[Tensor, "rows columns"]
+    labels: Mapping[str, Tensor]
+    columns: Columns
+    series: FourierImage | None
+    series_scan: Scan
+    clean_peak: float
+    dose_e_per_A2: float
+    row_shift_A: Float[NDArray[np.float64], "rows 2"]
+    scaled: Mapping[str, Scaled] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The sample's name."""
+        return self.spec.id
+
+    @property
+    def pixel_size_A(self) -> float:
+        """Pixel size in angstrom."""
+        return self.spec.pixel_size_A
+
+    @property
+    def radius_A(self) -> float:
+        """Mask radius in angstrom."""
+        return self.spec.optics.column_radius_A
+
+    @property
+    def psnr_dB(self) -> float:
+        """Peak signal-to-noise ratio in decibels."""
+        return self.spec.psnr_dB
+
+    def __repr__(self) -> str:
+        """What it is, in one line."""
+        rows, cols = self.image.shape
+        inside = int(self.columns.inside((rows, cols)).sum())
+        return (
+            f"Sample({self.id}: {self.spec.entry}, {self.spec.field_of_view_A:g} A, {rows} x {cols} px, "
+            f"{inside} columns, PSNR {self.psnr_dB:.1f} dB, labels {', '.join(self.labels) or 'none'})"
+        )
+
+
+@lru_cache(maxsize=256)
+def specimen_of(spec: SpecimenSpec) -> Specimen:
+    """Build the specimen of a sample.
+
+    Raises:
+        SpecimenError: the material, structure or zone axis cannot be used.
+    """
+    if spec.kind == "amorphous":
+        return sheet_specimen(shipped_sheet((spec.realisation or 0) % SHIPPED_SHEETS))
+    rng = np.random.Generator(np.random.Philox(spec.seed))
+    if spec.kind == "particle":
+        assert spec.size_A is not None
+        return faceted_particle(spec.material, spec.zone, size_A=spec.size_A, rng=rng)
+    if spec.cif:
+        projected = project(structure_from_text(spec.cif), spec.zone)
+    else:
+        known = material(spec.material)
+        projected = project(known.atoms(), spec.zone, u_A=known.u_A, name=spec.material)
+    specimen = projected.sheet() if spec.thickness_A is None else projected.slab(spec.thickness_A)
+    if any(spec.strain):
+        specimen = strained(specimen, *spec.strain)
+    if spec.realisation is not None:
+        repeat = np.maximum(1, np.rint(30.0 / np.linalg.norm(projected.cell_A, axis=1))).astype(int)
+        specimen = defective(
+            specimen, (int(repeat[0]), int(repeat[1])), spec.vacancy_fraction, spec.displacement_A, rng
+        )
+    return specimen
+
+
+@lru_cache(maxsize=512)
+def _periodic_series(spec: SpecimenSpec, optics: Optics, detector: Detector, contrast: Contrast) -> FourierImage:
+    """The series of a crystal, shared by all its samples under one condition."""
+    return fourier_image(specimen_of(spec), optics, detector, contrast)
+
+
+def _linear_series(spec: SampleSpec) -> tuple[FourierImage, Scan]:
+    """Linear engine: a sample's series and the ideal scan to evaluate it on."""
+    specimen = specimen_of(spec.specimen)
+    cell = specimen.cell_A
+    if cell is not None and abs(np.linalg.det(cell)) <= _LARGE_CELL_A2:
+        return _periodic_series(spec.specimen, spec.optics, spec.detector, spec.contrast), spec.scan
+    part, scan = window(specimen, spec.scan, WINDOW_MARGIN_A)
+    return fourier_image(part, spec.optics, spec.detector, spec.contrast), scan
+
+
+def _columns(spec: SampleSpec) -> Columns:
+    """Columns in the field of view and as far outside it as their marks reach."""
+    specimen = specimen_of(spec.specimen)
+    margin = spec.optics.column_radius_A + spec.pixel_size_A
+    xy_A, index = lattice_images(specimen.column_xy_A, specimen.cell_A, spec.scan, margin)
+    weights = column_weights_A2(specimen, spec.optics, spec.detector, spec.contrast)
+    atoms = np.bincount(specimen.column, specimen.atoms)
+    kinds, kind = np.unique(np.array(specimen.column_kinds), return_inverse=True)
+    return Columns(
+        xy_A / spec.pixel_size_A,
+        spec.pixel_size_A,
+        weights[index],
+        atoms[index],
+        kind[index].astype(np.int64),
+        tuple(kinds.tolist()),
+    )
+
+
+def draw_label(
+    name: str,
+    spec: SampleSpec,
+    columns: Columns,
+    series: FourierImage | None,
+    series_scan: Scan,
+    clean_peak: float,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Draw one label from what a sample keeps: the same code at rendering and at reading a compact library.
+
+    Raises:
+        LabelError: unknown name.
+    """
+    shape = (spec.image_size, spec.image_size)
+    if name not in MAPS:
+        return point_label(name, columns, shape, spec.optics.column_radius_A)
+    if name in INTENSITIES:
+        if series is None:
+            raise LabelError(f"{name} needs the sample's Fourier series")
+        return intensity_map(name, series, spec.background, clean_peak, series_scan, device)
+    return column_map(name, columns, shape, spec.optics.column_radius_A).to(device)
+
+
+def render(
+    specs: Sequence[SampleSpec],
+    labels: Sequence[str] = LABELS,
+    device: torch.device | str = "cpu",
+    *,
+    quantised: bool = False,
+) -> list[Sample]:
+    """Render samples with the linear engine.
+
+    A sample depends on its spec alone, not on its neighbours or their number: on the CPU each is computed by one
+    thread, so run several processes to use several cores.
+
+    Args:
+        specs: what to render.
+        labels: which of the ten labels and two scalars to draw.
+        device: where images and maps are computed and stay.
+        quantised: round intensity maps to the 16-bit steps in which a library stores them.
+
+    Returns:
+        One `Sample` for each spec.
+
+    Raises:
+        LabelError: unknown label.
+        SpecimenError, OpticsError: a spec cannot be rendered; the message names the sample.
+    """
+    wanted = check_labels(tuple(labels))
+    with _single_threaded():
+        return [_render_one(spec, wanted, device, quantised) for spec in specs]
+
+
+def _render_one(spec: SampleSpec, labels: Sequence[str], device: torch.device | str, quantised: bool) -> Sample:
+    """Render one sample."""
+    columns = _columns(spec)
+    series, scan = _linear_series(spec)
+    clean = evaluate(series, scan, device)
+    background = evaluate_background(spec.background, scan.shape, device)
+    clean_peak = float(clean.max())
+    dose = dose_for_psnr(
+        spec.psnr_dB, clean_peak, float((clean + clean_peak * background).mean()), spec.pixel_size_A
+    )
+    scan_rng = np.random.Generator(np.random.Philox(spec.scan_seed))
+    shifts = row_shifts_A(spec.scan_noise, scan.shape[0], spec.pixel_size_A, scan_rng)
+    intensity = evaluate(series, replace(scan, row_shift_A=shifts), device) + clean_peak * background
+    image = count_electrons(intensity.clamp_(min=0.0), dose, spec.pixel_size_A, spec.noise_seed)
+
+    ready: dict[str, Callable[[], Tensor]] = {
+        "noBackgroundnoNoise": lambda: clean,
+        "noNoise": lambda: clean + clean_peak * background,
+    }
+    drawn: dict[str, Tensor] = {}
+    scaled: dict[str, Scaled] = {}
+    for name in labels:
+        if name in ready:
+            values = ready[name]()
+        elif name == "noNoiseUpinterpolation2x" and "noNoiseNoBackgroundUpinterpolation2x" in drawn and not quantised:
+            fine = drawn["noNoiseNoBackgroundUpinterpolation2x"]
+            values = fine + clean_peak * evaluate_background(spec.background, (fine.shape[0], fine.shape[1]), device)
+        else:
+            values = draw_label(name, spec, columns, series, scan, clean_peak, device)
+        if quantised and name in SCALED:
+            scaled[name] = quantise(values)
+            values = scaled[name].restore().to(device)
+        drawn[name] = values
+    return Sample(spec, image, drawn, columns, series, scan, clean_peak, dose, shifts, scaled)
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """One torch thread: sums are then taken in the same order wherever and with whatever neighbours a sample runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,25 @@
+"""How libraries are kept: HDF5 shards with a sidecar each, a Parquet catalogue and a manifest of checksums."""
+
+from temimagenet.storage.library import (
+    ShardTask,
+    finish_library,
+    plan_library,
+    read_catalogue,
+    render_shard,
+    shard_is_done,
+    verify_library,
+)
+from temimagenet.storage.shard import SCHEMA, Shard, write_shard
+
+__all__ = [
+    "SCHEMA",
+    "Shard",
+    "ShardTask",
+    "finish_library",
+    "plan_library",
+    "read_catalogue",
+    "render_shard",
+    "shard_is_done",
+    "verify_library",
+    "write_shard",
+]

@@ -1,0 +1,364 @@
+"""A library on disk: planned as independent shard tasks, rendered in any order, closed by a catalogue and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from temimagenet import __version__
+from temimagenet.errors import ShardError, TEMImageNetError
+from temimagenet.recipe import Recipe, SampleSpec, sample_spec
+from temimagenet.render import Sample, render
+from temimagenet.specimen import material, structure_from_text
+from temimagenet.storage.shard import (
+    CITATION,
+    DENSE_MAPS,
+    LICENCE,
+    SCHEMA,
+    Shard,
+    replacing,
+    sha256_of,
+    sidecar_path,
+    write_shard,
+)
+
+__all__ = [
+    "CATALOGUE",
+    "ENGINES",
+    "MANIFEST",
+    "ShardTask",
+    "finish_library",
+    "plan_library",
+    "read_catalogue",
+    "read_manifest",
+    "render_shard",
+    "shard_is_done",
+    "verify_library",
+]
+
+CATALOGUE = "catalogue.parquet"
+MANIFEST = "manifest.json"
+RECIPE = "recipe.json"
+
+ENGINES: tuple[str, ...] = ("linear",)
+"""Engines that can render a library."""
+
+SHARD_SAMPLES = 200
+"""Samples in a compact shard: below 64 MB at up to 0.3 MB a sample."""
+
+DENSE_SHARD_SAMPLES = 56
+"""Samples in a dense shard, of about 1 MB each."""
+
+_COMPACT_LABELS = ("noNoise", "noBackgroundnoNoise")
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to render: a pure function of (recipe, range, engine, layout).
+
+    Attributes:
+        recipe: the library's recipe.
+        engine: which engine renders it.
+        number: number of the shard.
+        start: index of the first sample.
+        stop: index after the last sample.
+        dense: whether all maps are stored.
+    """
+
+    recipe: Recipe
+    engine: str
+    number: int
+    start: int
+    stop: int
+    dense: bool
+
+    @property
+    def name(self) -> str:
+        """Path of the shard inside the library."""
+        return f"shards/{self.engine}-{self.number:05d}.h5"
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of everything that decides the shard's content."""
+        parts = (SCHEMA, __version__, self.recipe.to_json(), self.engine, self.start, self.stop, self.dense)
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def plan_library(recipe: Recipe, *, dense: bool = False, samples_per_shard: int | None = None) -> tuple[ShardTask, ...]:
+    """Cut a recipe into shard tasks.
+
+    Raises:
+        ShardError: `samples_per_shard` is not positive.
+    """
+    size = samples_per_shard or (DENSE_SHARD_SAMPLES if dense else SHARD_SAMPLES)
+    if size < 1:
+        raise ShardError(f"{size} samples a shard: expected 1 or more")
+    return tuple(
+        ShardTask(recipe, engine, number, start, min(start + size, recipe.samples), dense)
+        for engine in ENGINES
+        for number, start in enumerate(range(0, recipe.samples, size))
+    )
+
+
+def render_shard(task: ShardTask, root: Path, on_sample: Callable[[], None] = lambda: None) -> Path:
+    """Render a shard into a library folder, unless it is there already, whole and of the same task.
+
+    Args:
+        task: what to render.
+        root: the library's folder.
+        on_sample: called after each sample, for a progress bar.
+
+    Returns:
+        The shard's path.
+
+    Raises:
+        ShardError: the disk is full or cannot be written; nothing half-written is left.
+        SpecimenError, OpticsError: a sample cannot be rendered.
+    """
+    path = root / task.name
+    if shard_is_done(task, root):
+        return path
+    labels = DENSE_MAPS if task.dense else _COMPACT_LABELS
+
+    def samples() -> Iterator[Sample]:
+        for index in range(task.start, task.stop):
+            try:
+                yield render([sample_spec(task.recipe, index)], labels, quantised=True)[0]
+            except TEMImageNetError as error:
+                raise type(error)(f"sample {index} of recipe {task.recipe.name}: {error}") from error
+
+    write_shard(
+        path,
+        samples(),
+        task.stop - task.start,
+        engine=task.engine,
+        recipe_json=task.recipe.to_json(),
+        task=task.fingerprint,
+        dense=task.dense,
+        on_sample=on_sample,
+    )
+    return path
+
+
+def shard_is_done(task: ShardTask, root: Path) -> bool:
+    """Whether a task's shard exists with the right checksum and was made by the very same task."""
+    path = root / task.name
+    try:
+        sidecar = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
+        return (
+            sidecar["task"] == task.fingerprint
+            and path.stat().st_size == sidecar["bytes"]
+            and sha256_of(path) == sidecar["sha256"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def finish_library(root: Path, recipe: Recipe, tasks: tuple[ShardTask, ...]) -> Path:
+    """Write the catalogue, the recipe and the manifest of a library whose shards are all there.
+
+    Shards and temporary files that do not belong to the tasks are removed.
+
+    Returns:
+        The manifest's path.
+
+    Raises:
+        ShardError: a shard is missing or damaged.
+    """
+    for task in tasks:
+        if not shard_is_done(task, root):
+            raise ShardError(f"{root / task.name}: missing or damaged; run the render again to complete the library")
+    wanted = {task.name for task in tasks} | {sidecar_path(Path(task.name)).as_posix() for task in tasks}
+    for file in (root / "shards").iterdir():
+        if f"shards/{file.name}" not in wanted:
+            file.unlink()
+    rows = [row for task in tasks for row in _catalogue_rows(root, task.name)]
+    frame = pd.DataFrame(rows)
+    with replacing(root / CATALOGUE) as partial:
+        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), partial, compression="snappy")
+    with replacing(root / RECIPE) as partial:
+        partial.write_text(recipe.to_json(), encoding="utf-8")
+    files = {}
+    for name in sorted(wanted | {CATALOGUE, RECIPE}):
+        path = root / name
+        files[name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+    manifest = {
+        "schema": SCHEMA,
+        "name": recipe.name,
+        "version": __version__,
+        "licence": LICENCE,
+        "citation": CITATION,
+        "samples": len(frame),
+        "files": files,
+    }
+    with replacing(root / MANIFEST) as partial:
+        partial.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return root / MANIFEST
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """A library's manifest.
+
+    Raises:
+        ShardError: the folder is not a finished library, or of a newer schema.
+    """
+    path = root / MANIFEST
+    if not path.is_file():
+        raise ShardError(f"{root}: not a finished library, {MANIFEST} is missing; render it or point to its folder")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        schema, files = int(manifest["schema"]), manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"{path}: damaged ({error}); render or download the library anew") from error
+    if schema > SCHEMA:
+        raise ShardError(f"{path}: schema {schema}, this version of temimagenet reads up to {SCHEMA}; upgrade it")
+    for name in files:
+        if not (root / name).resolve().is_relative_to(root.resolve()):
+            raise ShardError(f"{path}: file name {name!r} points outside the library; do not use this library")
+    return manifest
+
+
+def verify_library(root: Path, on_file: Callable[[str], None] = lambda name: None) -> int:
+    """Check every file of a library against its manifest.
+
+    Args:
+        root: the library's folder.
+        on_file: called with each file's name before it is read, for a progress bar.
+
+    Returns:
+        Number of files checked.
+
+    Raises:
+        ShardError: a file is missing or its SHA-256 differs; the message names it.
+    """
+    files = read_manifest(root)["files"]
+    for name, facts in files.items():
+        on_file(name)
+        path = root / name
+        if not path.is_file():
+            raise ShardError(f"{path}: missing; render or download it anew")
+        found = sha256_of(path)
+        if found != facts["sha256"]:
+            raise ShardError(f"{path}: SHA-256 is {found}, the manifest says {facts['sha256']}; render or download it anew")
+    return len(files)
+
+
+def read_catalogue(root: Path) -> pd.DataFrame:
+    """The library's catalogue: a row a sample and engine.
+
+    Raises:
+        ShardError: the catalogue is missing, damaged, or not the one that the manifest names.
+    """
+    manifest = read_manifest(root)
+    path = root / CATALOGUE
+    if not path.is_file():
+        raise ShardError(f"{path}: missing; render or download it anew")
+    if sha256_of(path) != manifest["files"][CATALOGUE]["sha256"]:
+        raise ShardError(f"{path}: SHA-256 differs from the manifest's; render or download it anew")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise ShardError(f"{path}: damaged ({error}); render or download it anew") from error
+
+
+def _catalogue_rows(root: Path, name: str) -> list[dict[str, Any]]:
+    """Catalogue rows of a shard, read back from the shard itself."""
+    with Shard(root / name) as shard:
+        numbers = zip(
+            shard.text("sha256"),
+            shard.numbers("dose_e_per_A2").tolist(),
+            shard.numbers("clean_peak").tolist(),
+            shard.numbers("columns_inside").tolist(),
+            strict=True,
+        )
+        return [
+            {
+                **_spec_fields(shard.spec(row)),
+                "engine": shard.engine,
+                "shard": name,
+                "row": row,
+                "dose_e_per_A2": dose,
+                "clean_peak": peak,
+                "columns": columns,
+                "sha256": digest,
+            }
+            for row, (digest, dose, peak, columns) in enumerate(numbers)
+        ]
+
+
+def _spec_fields(spec: SampleSpec) -> dict[str, Any]:
+    """The catalogue's columns that follow from the spec alone."""
+    what, optics, noise = spec.specimen, spec.optics, spec.scan_noise
+    modulation = noise.modulation or "constant"
+    return {
+        "id": spec.id,
+        "index": spec.index,
+        "split": spec.split,
+        "entry": spec.entry,
+        "material": _material_name(spec),
+        "formula": _formula(what.material, what.cif),
+        "zone": "" if what.kind == "amorphous" else "[" + "".join(map(str, what.zone)) + "]",
+        "morphology": _morphology(spec),
+        "thickness_A": np.nan if what.thickness_A is None else what.thickness_A,
+        "realisation": pd.NA if what.realisation is None else what.realisation,
+        "condition": spec.condition,
+        "energy_keV": optics.energy_keV,
+        "aperture_mrad": optics.aperture_mrad,
+        "source_size_A": optics.source_size_A,
+        "defocus_A": optics.defocus_A,
+        "C3_mm": optics.C3_mm,
+        "C5_mm": optics.C5_mm,
+        "detector_inner_mrad": spec.detector.inner_mrad,
+        "detector_outer_mrad": spec.detector.outer_mrad,
+        "contrast": spec.contrast,
+        "field_of_view_A": spec.field_of_view_A,
+        "pixel_size_A": spec.pixel_size_A,
+        "image_size": spec.image_size,
+        "rotation_deg": spec.rotation_deg,
+        "offset_x_A": spec.offset_A[0],
+        "offset_y_A": spec.offset_A[1],
+        "scan_sigma_A": noise.sigma_A,
+        "scan_modulation": modulation if noise.sigma_A > 0.0 else "none",
+        "scan_form": noise.form,
+        "background": spec.background.kind,
+        "background_level": _background_level(spec),
+        "psnr_dB": spec.psnr_dB,
+        "radius_A": optics.column_radius_A,
+    }
+
+
+def _material_name(spec: SampleSpec) -> str:
+    """Registry name, or the entry's without its zone for a user's structure."""
+    return spec.specimen.material or spec.entry.split(" [")[0]
+
+
+def _morphology(spec: SampleSpec) -> str:
+    """bulk, layer, particle or amorphous."""
+    if spec.specimen.kind != "crystal":
+        return spec.specimen.kind
+    return "layer" if spec.specimen.thickness_A is None else "bulk"
+
+
+def _formula(name: str, cif: str) -> str:
+    """Chemical formula of a registry material or a structure file."""
+    if name:
+        return material(name).formula
+    return str(structure_from_text(cif).get_chemical_formula(empirical=True))
+
+
+def _background_level(spec: SampleSpec) -> float:
+    """The sum of a background's amplitudes, in clean peaks."""
+    background = spec.background
+    slopes = sum(abs(slope) for slope in background.slope) if background.kind == "ramp" else 0.0
+    return background.level * (background.kind != "ramp") + slopes + sum(
+        term[0] for term in background.stripes + background.blobs
+    )
