@@ -1,0 +1,217 @@
+"""Draws the website of a library: static pages, packed thumbnails, a copy of the data, and the documentation."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import track
+
+from temimagenet.errors import ShardError
+from temimagenet.storage import Shard, read_catalogue
+from temimagenet.storage.library import CATALOGUE, MANIFEST, RECIPE, read_manifest
+
+__all__ = ["PortalReport", "build_portal", "thumbnail"]
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+THUMBNAIL_PX = 96
+_MOSAIC = 24
+
+
+@dataclass(frozen=True)
+class PortalReport:
+    """What a build made.
+
+    Attributes:
+        samples: samples in the library.
+        files: files of the site, the library's own left out.
+        bytes: their size.
+        seconds: time taken.
+    """
+
+    samples: int
+    files: int
+    bytes: int
+    seconds: float
+
+
+def build_portal(library: Path, out: Path, *, data_url: str | None = None, docs: bool = True) -> PortalReport:
+    """Build the site.
+
+    Args:
+        library: a finished library.
+        out: folder of the site; pages there are replaced.
+        data_url: address under which the library is served; without it the library is linked or copied into the site.
+        docs: build the documentation with mkdocs into `docs/`.
+
+    Raises:
+        ShardError: the library is not finished or damaged.
+    """
+    start = time.perf_counter()
+    manifest = read_manifest(library)
+    catalogue = read_catalogue(library)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("assets", "vendor"):
+        shutil.rmtree(out / name, ignore_errors=True)
+        shutil.copytree(CHECKOUT / "site" / name, out / name)
+    _thumbnails(library, catalogue, out / "thumbs")
+    shutil.rmtree(out / "data", ignore_errors=True)
+    if data_url is None:
+        _link_library(library, out / "data", [*manifest["files"], MANIFEST])
+    _pages(out, manifest, catalogue, "data/" if data_url is None else data_url.rstrip("/") + "/", docs)
+    if docs:
+        _docs(out / "docs")
+    own = [path for path in out.rglob("*") if path.is_file() and (out / "data") not in path.parents]
+    size = sum(path.stat().st_size for path in own)
+    return PortalReport(len(catalogue), len(own), size, time.perf_counter() - start)
+
+
+def thumbnail(counts: NDArray[np.uint16], pixels: int = THUMBNAIL_PX) -> bytes:
+    """A small grey WebP of an image, averaged down, its darkest and brightest 0.5 % clipped."""
+    low, high = np.percentile(counts, (0.5, 99.5))
+    grey = np.clip((counts.astype(np.float32) - low) / max(high - low, 1.0), 0.0, 1.0)
+    small = Image.fromarray((255.0 * grey).astype(np.uint8)).resize((pixels, pixels), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=70, method=2)
+    return buffer.getvalue()
+
+
+def _thumbnails(library: Path, catalogue: pd.DataFrame, out: Path) -> None:
+    """One pack of thumbnails a shard, and an index of offsets; packs of unchanged shards are kept."""
+    out.mkdir(exist_ok=True)
+    index_path = out / "index.json"
+    old: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        old = json.loads(index_path.read_text(encoding="utf-8"))
+    files = read_manifest(library)["files"]
+    index: dict[str, Any] = {}
+    for name in track(sorted(catalogue["shard"].unique()), description="thumbnails"):
+        digest = files[name]["sha256"]
+        pack = f"{Path(name).stem}-{digest[:12]}.bin"
+        if name in old and old[name]["pack"] == pack and (out / pack).is_file():
+            index[name] = old[name]
+            continue
+        with Shard(library / name) as shard:
+            images = [thumbnail(shard.image(row)) for row in range(len(shard))]
+        (out / pack).write_bytes(b"".join(images))
+        index[name] = {"pack": pack, "offsets": [0, *np.cumsum([len(image) for image in images]).tolist()]}
+    for path in out.glob("*.bin"):
+        if path.name not in {entry["pack"] for entry in index.values()}:
+            path.unlink()
+    index_path.write_text(json.dumps(index, separators=(",", ":")), encoding="utf-8")
+
+
+def _link_library(library: Path, out: Path, names: list[str]) -> None:
+    """The library's files inside the site, by hard link where the file system has them."""
+    for name in names:
+        target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(library / name, target)
+        except OSError:
+            shutil.copy2(library / name, target)
+
+
+def _pages(out: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, data_url: str, docs: bool) -> None:
+    """Render every page from its template."""
+    environment = Environment(
+        loader=FileSystemLoader(CHECKOUT / "site" / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    splits = pd.crosstab(catalogue["entry"], catalogue["split"])
+    entries = [
+        {
+            "name": name,
+            "morphology": group["morphology"].iloc[0],
+            **{split: int(splits.loc[name].get(split, 0)) for split in ("train", "test", "heldout")},
+        }
+        for name, group in catalogue.groupby("entry", sort=False)
+    ]
+    facts = {
+        "manifest": manifest,
+        "entries": entries,
+        "conditions": catalogue["condition"].nunique(),
+        "library_bytes": sum(file["bytes"] for file in manifest["files"].values()),
+        "data_url": data_url,
+        "docs": docs,
+        "mosaic": _mosaic(out, catalogue),
+        "json_ld": _json_ld(manifest, data_url),
+    }
+    for template in sorted((CHECKOUT / "site" / "templates").glob("*.html.j2")):
+        page = template.name.removesuffix(".j2")
+        if page != "base.html":
+            (out / page).write_text(
+                environment.get_template(template.name).render(page=page, **facts), encoding="utf-8"
+            )
+
+
+def _mosaic(out: Path, catalogue: pd.DataFrame) -> list[dict[str, str]]:
+    """Thumbnails for the home page, one of each entry in turn, as files of their own."""
+    index = json.loads((out / "thumbs" / "index.json").read_text(encoding="utf-8"))
+    folder = out / "mosaic"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    good = catalogue[
+        (catalogue["field_of_view_A"] >= catalogue["field_of_view_A"].median()) & (catalogue["psnr_dB"] > 14)
+    ]
+    turn = (good if len(good) else catalogue).copy()
+    turn["turn"] = turn.groupby("entry").cumcount()
+    chosen = turn.sort_values(["turn", "index"]).head(_MOSAIC)
+    tiles = []
+    for _, row in chosen.iterrows():
+        entry = index[row["shard"]]
+        start, stop = entry["offsets"][row["row"]], entry["offsets"][row["row"] + 1]
+        with (out / "thumbs" / entry["pack"]).open("rb") as file:
+            file.seek(start)
+            (folder / f"{row['id']}.webp").write_bytes(file.read(stop - start))
+        alt = f"{row['entry']}, {row['field_of_view_A']:g} Å"
+        tiles.append({"id": row["id"], "engine": row["engine"], "src": f"mosaic/{row['id']}.webp", "alt": alt})
+    return tiles
+
+
+def _json_ld(manifest: dict[str, Any], data_url: str) -> str:
+    """schema.org description of the data set, safe inside a script element."""
+    data = {
+        "@context": "https://schema.org",
+        "@type": "Dataset",
+        "name": f"TEMImageNet library {manifest['name']}",
+        "description": "Simulated atomic-resolution ADF-STEM images with ten ground-truth labels each.",
+        "license": "https://creativecommons.org/licenses/by/4.0/",
+        "citation": manifest["citation"],
+        "version": manifest["version"],
+        "isAccessibleForFree": True,
+        "distribution": [
+            {"@type": "DataDownload", "contentUrl": data_url + name, "encodingFormat": kind}
+            for name, kind in ((CATALOGUE, "application/vnd.apache.parquet"), (RECIPE, "application/json"))
+        ],
+    }
+    return json.dumps(data, indent=1).replace("</", "<\\/")
+
+
+def _docs(out: Path) -> None:
+    """The documentation, by mkdocs.
+
+    Raises:
+        ShardError: mkdocs failed; the message ends with its output.
+    """
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(out.resolve())]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise ShardError(f"the documentation does not build:\n{done.stdout}{done.stderr}")

@@ -18,7 +18,6 @@ from temimagenet.storage.shard import DENSE_MAPS
 __all__ = ["Estimate", "estimate", "render_library"]
 
 
-
 @dataclass(frozen=True)
 class Estimate:
     """What rendering a recipe will take.
@@ -89,7 +88,13 @@ def render_library(
         stale.unlink()
     waiting = [task for task in tasks if not shard_is_done(task, root)]
     processes = min(workers or os.cpu_count() or 1, max(len(waiting), 1))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress:
         bar = progress.add_task(f"rendering {recipe.name}", total=recipe.samples)
         progress.advance(bar, recipe.samples - sum(task.stop - task.start for task in waiting))

@@ -247,7 +247,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """
     shapes = {tuple(sample.image.shape) for sample in samples}
     if len(shapes) > 1:
-        raise DatasetError(f"images of different sizes in one batch: {sorted(shapes)}; choose one image_size with where=")
+        raise DatasetError(
+            f"images of different sizes in one batch: {sorted(shapes)}; choose one image_size with where="
+        )
     labels: dict[str, Tensor] = {}
     for name in samples[0].labels:
         values = [sample.labels[name] for sample in samples]
@@ -273,7 +275,11 @@ def plot(sample: Sample, axes: Axes | None = None) -> Figure:
     Returns:
         The figure; nothing is shown.
     """
-    maps = [] if axes is not None else [name for name, value in sample.labels.items() if value.ndim == 2 and name not in POINTS]
+    maps = (
+        []
+        if axes is not None
+        else [name for name, value in sample.labels.items() if value.ndim == 2 and name not in POINTS]
+    )
     if axes is None:
         total = 1 + len(maps)
         wide = min(total, 4)
@@ -281,7 +287,8 @@ def plot(sample: Sample, axes: Axes | None = None) -> Figure:
         grid = list(np.atleast_1d(figure.subplots(-(-total // wide), wide)).ravel())
         axes = grid[0]
         for panel, name in zip(grid[1:], maps, strict=False):
-            panel.imshow(sample.labels[name].cpu(), cmap="gray" if name.startswith("no") else "magma")
+            lowest = None if name.startswith("no") else 0.0
+            panel.imshow(sample.labels[name].cpu(), cmap="gray" if name.startswith("no") else "magma", vmin=lowest)
             panel.set_title(name, fontsize=7)
         for panel in grid:
             panel.set_axis_off()
@@ -300,7 +307,9 @@ def plot(sample: Sample, axes: Axes | None = None) -> Figure:
     start = 0.05 * columns
     axes.plot([start, start + length_A / sample.pixel_size_A], [0.95 * rows] * 2, color="white", linewidth=3)
     axes.text(start, 0.93 * rows, f"{length_A:g} Å", color="white", va="bottom", fontsize=8)
-    axes.set_title(f"{sample.id}: {sample.spec.entry}\n{sample.psnr_dB:.1f} dB, {sample.dose_e_per_A2:.3g} e/Å²", fontsize=7)
+    axes.set_title(
+        f"{sample.id}: {sample.spec.entry}\n{sample.psnr_dB:.1f} dB, {sample.dose_e_per_A2:.3g} e/Å²", fontsize=7
+    )
     return figure
 
 
@@ -317,7 +326,9 @@ def _select(catalogue: pd.DataFrame, root: Path, split: str | None, engine: str,
             chosen = chosen.query(where)
         except Exception as error:
             fields = ", ".join(catalogue.columns)
-            raise DatasetError(f"query {where!r} cannot be read ({error}); the catalogue's fields are {fields}") from error
+            raise DatasetError(
+                f"query {where!r} cannot be read ({error}); the catalogue's fields are {fields}"
+            ) from error
     if chosen.empty:
         raise DatasetError(f"{root}: no sample of split {split!r} and engine {engine!r} fits {where or 'all'}")
     return chosen.reset_index(drop=True)

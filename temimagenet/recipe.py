@@ -266,7 +266,9 @@ def load_recipe(source: str | Path) -> Recipe:
         return _parse(text, f"preset {source}", Path.cwd())
     path = Path(source)
     if not path.is_file():
-        raise RecipeError(f"no recipe {str(source)!r}: expected a TOML file or one of the presets {', '.join(presets())}")
+        raise RecipeError(
+            f"no recipe {str(source)!r}: expected a TOML file or one of the presets {', '.join(presets())}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -564,7 +566,9 @@ def _distributions(data: Mapping[str, Any], where: str) -> dict[str, Distributio
             _known_keys(value, {"min", "max"}, f"{where}, {key}")
             numbers = [value.get("min"), value.get("max")]
             if _DRAWN[key] is not float or not all(_is_number(v) for v in numbers) or numbers[0] > numbers[1]:  # type: ignore[operator]
-                raise RecipeError(f"{where}: {key} = {dict(value)}: expected {{ min = number, max = number }}, min <= max")
+                raise RecipeError(
+                    f"{where}: {key} = {dict(value)}: expected {{ min = number, max = number }}, min <= max"
+                )
             result[key] = Distribution((), float(numbers[0]), float(numbers[1]))  # type: ignore[arg-type]
             low, high = result[key].minimum, result[key].maximum
         else:

@@ -239,9 +239,7 @@ def _render_one(spec: SampleSpec, labels: Sequence[str], device: torch.device | 
     clean = evaluate(series, scan, device)
     background = evaluate_background(spec.background, scan.shape, device)
     clean_peak = float(clean.max())
-    dose = dose_for_psnr(
-        spec.psnr_dB, clean_peak, float((clean + clean_peak * background).mean()), spec.pixel_size_A
-    )
+    dose = dose_for_psnr(spec.psnr_dB, clean_peak, float((clean + clean_peak * background).mean()), spec.pixel_size_A)
     scan_rng = np.random.Generator(np.random.Philox(spec.scan_seed))
     shifts = row_shifts_A(spec.scan_noise, scan.shape[0], spec.pixel_size_A, scan_rng)
     intensity = evaluate(series, replace(scan, row_shift_A=shifts), device) + clean_peak * background

@@ -29,7 +29,7 @@ BOND_A = 1.42
 
 _GRAPHENE_DENSITY = 4.0 / (3.0 * np.sqrt(3.0) * BOND_A**2)
 _BEND = 0.2
-_TEMPERATURE = 0.12
+_TEMPERATURE = 0.06
 _RADIUS = 4
 HEXAGONS = 0.5
 """Share of six-membered rings at which annealing ends."""
@@ -63,7 +63,7 @@ def amorphous_graphene(
 
     A random threefold network (the Voronoi edges of random points that keep a distance) is annealed by bond switches
     (Wooten, Winer & Weaire, Phys. Rev. Lett. 54 (1985) 1392) under a planar Keating energy (Phys. Rev. 145 (1966) 637):
-    a switch with local relaxation is kept by Metropolis' rule. Annealing ends when the share of hexagons reaches that
+    a switch with local relaxation is kept by Metropolis' rule unless it makes a ring of four. Annealing ends when all rings have 5 to 8 atoms and the share of hexagons reaches that
     of published networks, and cell and atoms are relaxed to zero pressure. Kapko, Drabold & Thorpe (Phys. Status Solidi
     B 247 (2010) 1197), Kumar, Wilson & Thorpe (J. Phys.: Condens. Matter 24 (2012) 485003) and Van Tuan et al. (Phys.
     Rev. B 86 (2012) 121408) describe such networks with about half hexagons and a quarter each of pentagons and
@@ -91,7 +91,7 @@ def amorphous_graphene(
             sizes = ring_sizes(xy, bonded, cell_A)
             share = float(np.mean(sizes == 6))
             on_step(share)
-            if share >= hexagons and sizes.min() >= 5:
+            if share >= hexagons and sizes.min() >= 5 and sizes.max() <= 8:
                 break
         _try_switch(xy, bonded, cell_A, rng)
     else:
@@ -111,9 +111,7 @@ def ring_sizes(
     order = np.argsort(np.arctan2(vectors[..., 1], vectors[..., 0]), axis=1)
     around = np.take_along_axis(neighbours, order, axis=1).tolist()
     follow = {
-        (atom, came): nearby[(nearby.index(came) + 1) % 3]
-        for atom, nearby in enumerate(around)
-        for came in nearby
+        (atom, came): nearby[(nearby.index(came) + 1) % 3] for atom, nearby in enumerate(around) for came in nearby
     }
     unused = {(a, b) for a, nearby in enumerate(around) for b in nearby}
     sizes = []
@@ -222,9 +220,7 @@ def _relax_all(xy: NDArray[np.float64], bonded: NDArray[np.int64], cell: float) 
     return _relax(xy, bonded, cell, everyone, everyone, 300)[1]
 
 
-def _relax_cell(
-    xy: NDArray[np.float64], bonded: NDArray[np.int64], cell: float
-) -> tuple[NDArray[np.float64], float]:
+def _relax_cell(xy: NDArray[np.float64], bonded: NDArray[np.int64], cell: float) -> tuple[NDArray[np.float64], float]:
     """Relax atoms and the cell's edge together."""
     everyone = np.arange(len(xy))
 
@@ -239,9 +235,7 @@ def _relax_cell(
     return result.x[:-1].reshape(-1, 2) * scale, cell * scale
 
 
-def _try_switch(
-    xy: NDArray[np.float64], bonded: NDArray[np.int64], cell: float, rng: np.random.Generator
-) -> None:
+def _try_switch(xy: NDArray[np.float64], bonded: NDArray[np.int64], cell: float, rng: np.random.Generator) -> None:
     """Switch one random bond, relax around it, and keep the change in place by Metropolis' rule."""
     i = int(rng.integers(len(xy)))
     j = int(bonded[i, rng.integers(3)])
@@ -264,12 +258,19 @@ def _try_switch(
     before = _energy(xy, bonded, centres, cell)[0]
     for atom, old, new in changed:
         bonded[atom, list(bonded[atom]).index(old)] = new
-    after, relaxed = _relax(xy, bonded, cell, movable, centres, 60)
+    small = _in_square(bonded, i, c) or _in_square(bonded, j, b)
+    after, relaxed = (np.inf, xy) if small else _relax(xy, bonded, cell, movable, centres, 60)
     if luck < np.exp(min(0.0, (before - after) / (_TEMPERATURE * 0.25))):
         xy[:] = relaxed
         return
     for atom, old, new in changed:
         bonded[atom, list(bonded[atom]).index(new)] = old
+
+
+def _in_square(bonded: NDArray[np.int64], a: int, b: int) -> bool:
+    """Whether the bond a-b is part of a ring of three or four."""
+    beyond_a, beyond_b = set(bonded[a].tolist()) - {b}, set(bonded[b].tolist()) - {a}
+    return bool(beyond_a & beyond_b) or any(beyond_b & set(bonded[n].tolist()) for n in beyond_a)
 
 
 def _on_left(
@@ -337,13 +338,18 @@ def _main() -> None:
         for seed in range(options.sheets):
             bar = progress.add_task(f"sheet {seed}", total=HEXAGONS)
             sheet = amorphous_graphene(
-                options.cell, seed, on_step=lambda share, bar=bar: progress.update(bar, completed=share)  # type: ignore[misc]
+                options.cell,
+                seed,
+                on_step=lambda share, bar=bar: progress.update(bar, completed=share),  # type: ignore[misc]
             )
             data[f"xy_{seed}"] = sheet.xy_A.astype(np.float32)
             data[f"neighbours_{seed}"] = sheet.neighbours.astype(np.int16)
             cells.append(sheet.cell_A)
     np.savez_compressed(
-        options.out, cell_A=np.array(cells), seed=np.arange(options.sheets), **data  # type: ignore[arg-type]
+        options.out,
+        cell_A=np.array(cells),
+        seed=np.arange(options.sheets),
+        **data,  # type: ignore[arg-type]
     )
 
 

@@ -17,9 +17,7 @@ MAX_PARTICLE_A = 200.0
 """Largest particle: 250,000 atoms of Pt."""
 
 
-def faceted_particle(
-    name: str, zone: tuple[int, int, int], *, size_A: float, rng: np.random.Generator
-) -> Specimen:
+def faceted_particle(name: str, zone: tuple[int, int, int], *, size_A: float, rng: np.random.Generator) -> Specimen:
     """A particle seen along a zone axis; its centre is the origin, each column holds the atoms that its shape cuts out.
 
     The eight {111} facets lie at independent distances of 0.4 to 0.6 `size_A` from the centre, the six {100} caps at
@@ -59,7 +57,10 @@ def faceted_particle(
 
     reach = 1.05 * size_A
     corners = np.array(list(product((-reach, reach), repeat=3))) @ np.linalg.inv(cell)
-    ranges = [np.arange(np.floor(low) - 1, np.ceil(high) + 2) for low, high in zip(corners.min(0), corners.max(0), strict=True)]
+    ranges = [
+        np.arange(np.floor(low) - 1, np.ceil(high) + 2)
+        for low, high in zip(corners.min(0), corners.max(0), strict=True)
+    ]
     steps = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
     xy, numbers, key = [], [], []
     for index, (position, number) in enumerate(zip(oriented.positions, oriented.numbers, strict=True)):

@@ -248,7 +248,9 @@ def verify_library(root: Path, on_file: Callable[[str], None] = lambda name: Non
             raise ShardError(f"{path}: missing; render or download it anew")
         found = sha256_of(path)
         if found != facts["sha256"]:
-            raise ShardError(f"{path}: SHA-256 is {found}, the manifest says {facts['sha256']}; render or download it anew")
+            raise ShardError(
+                f"{path}: SHA-256 is {found}, the manifest says {facts['sha256']}; render or download it anew"
+            )
     return len(files)
 
 
@@ -359,6 +361,8 @@ def _background_level(spec: SampleSpec) -> float:
     """The sum of a background's amplitudes, in clean peaks."""
     background = spec.background
     slopes = sum(abs(slope) for slope in background.slope) if background.kind == "ramp" else 0.0
-    return background.level * (background.kind != "ramp") + slopes + sum(
-        term[0] for term in background.stripes + background.blobs
+    return (
+        background.level * (background.kind != "ramp")
+        + slopes
+        + sum(term[0] for term in background.stripes + background.blobs)
     )

@@ -195,9 +195,7 @@ def _fill(
     return index
 
 
-def _put(
-    file: h5py.File, index: dict[str, Any], name: str, rows: int, row: int, values: NDArray[Any]
-) -> None:
+def _put(file: h5py.File, index: dict[str, Any], name: str, rows: int, row: int, values: NDArray[Any]) -> None:
     """Write one sample's array as one shuffled, deflated chunk, and note its digest."""
     entry = index["datasets"].get(name)
     if entry is None:
@@ -283,7 +281,9 @@ class Shard:
             self.engine = str(self._file.attrs["engine"])
             self.dense = bool(self._file.attrs["dense"])
         except (OSError, KeyError, ValueError) as error:
-            raise ShardError(f"{path}: truncated, damaged or not a shard ({error}); render or download it anew") from error
+            raise ShardError(
+                f"{path}: truncated, damaged or not a shard ({error}); render or download it anew"
+            ) from error
         if self.schema > SCHEMA:
             self._file.close()
             raise ShardError(
@@ -294,7 +294,9 @@ class Shard:
         """The shard itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close the file."""
         self.close()
 
@@ -325,6 +327,11 @@ class Shard:
         """A whole dataset of one number (or a few) a sample."""
         values: NDArray[Any] = self._read(name, slice(None))
         return values
+
+    def image(self, row: int) -> NDArray[np.uint16]:
+        """(rows, columns) electron counts of a sample, as stored."""
+        counts: NDArray[np.uint16] = self._read("image", row)
+        return counts
 
     def spec(self, row: int) -> SampleSpec:
         """What sample `row` is."""
@@ -386,7 +393,7 @@ class Shard:
                 drawn[name] = quantise(values).restore() if name in SCALED else values
         return Sample(
             spec,
-            torch.from_numpy(self._read("image", row).astype(np.float32)),
+            torch.from_numpy(self.image(row).astype(np.float32)),
             drawn,
             columns,
             series,
@@ -402,4 +409,6 @@ class Shard:
             dataset = self._file[name]
             return dataset.asstr()[where] if text else dataset[where]
         except (OSError, KeyError, RuntimeError, ValueError) as error:
-            raise ShardError(f"{self.path}: {name} cannot be read ({error}); render or download the shard anew") from error
+            raise ShardError(
+                f"{self.path}: {name} cannot be read ({error}); render or download the shard anew"
+            ) from error
