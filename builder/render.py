@@ -116,6 +116,6 @@ def _client(scheduler: str | None, processes: int) -> Client:
     if scheduler is not None:
         return Client(scheduler)
     cluster = LocalCluster(
-        n_workers=processes, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        n_workers=processes, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     )
     return Client(cluster)

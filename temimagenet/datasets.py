@@ -288,7 +288,9 @@ def plot(sample: Sample, axes: Axes | None = None) -> Figure:
         axes = grid[0]
         for panel, name in zip(grid[1:], maps, strict=False):
             lowest = None if name.startswith("no") else 0.0
-            panel.imshow(sample.labels[name].cpu(), cmap="gray" if name.startswith("no") else "magma", vmin=lowest)
+            panel.imshow(
+                sample.labels[name].cpu().numpy(), cmap="gray" if name.startswith("no") else "magma", vmin=lowest
+            )
             panel.set_title(name, fontsize=7)
         for panel in grid:
             panel.set_axis_off()

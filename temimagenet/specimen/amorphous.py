@@ -29,7 +29,7 @@ BOND_A = 1.42
 
 _GRAPHENE_DENSITY = 4.0 / (3.0 * np.sqrt(3.0) * BOND_A**2)
 _BEND = 0.2
-_TEMPERATURE = 0.06
+_TEMPERATURE = 0.09
 _RADIUS = 4
 HEXAGONS = 0.5
 """Share of six-membered rings at which annealing ends."""
@@ -87,7 +87,7 @@ def amorphous_graphene(
     for attempt in range(400 * atoms):
         if attempt % atoms == 0:
             xy = _relax_all(xy, bonded, cell_A)
-        if attempt % max(atoms // 4, 1) == 0:
+        if attempt % max(atoms // 20, 1) == 0:
             sizes = ring_sizes(xy, bonded, cell_A)
             share = float(np.mean(sizes == 6))
             on_step(share)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -72,12 +72,15 @@ class Specimen:
 
     @cached_property
     def column_kinds(self) -> tuple[str, ...]:
-        """Composition of each column, elements by falling Z with their ratio ("TiO", "S2", "Dy", "O")."""
-        kinds = []
-        for k in range(len(self.column_xy_A)):
-            members = self.column == k
-            amount: Counter[int] = Counter()
-            for z, atoms in zip(self.numbers[members].tolist(), self.atoms[members].tolist(), strict=True):
-                amount[z] += atoms
-            kinds.append("".join(chemical_symbols[z] for z in sorted(amount, reverse=True)))
-        return tuple(kinds)
+        """Elements of each column by falling Z: "TiO", "Dy", "O"; with their number in a layer, where it is few: "S2"."""
+        few = self.cell_A is not None and self.atoms.max() <= 4.0 and bool(np.all(self.atoms % 1.0 == 0.0))
+        amounts: list[dict[int, float]] = [defaultdict(float) for _ in range(len(self.column_xy_A))]
+        for k, z, atoms in zip(self.column.tolist(), self.numbers.tolist(), self.atoms.tolist(), strict=True):
+            amounts[k][z] += atoms
+        return tuple(
+            "".join(
+                chemical_symbols[z] + (f"{amount[z]:.0f}" if few and amount[z] > 1 else "")
+                for z in sorted(amount, reverse=True)
+            )
+            for amount in amounts
+        )

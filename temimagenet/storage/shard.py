@@ -80,8 +80,6 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-        if "No space left" in str(error) or "errno = 28" in str(error):
-            reason = "the disk is full"
         raise ShardError(f"cannot write {path}: {reason}; nothing was left there, free space and run again") from error
     finally:
         partial.unlink(missing_ok=True)
@@ -114,16 +112,26 @@ def write_shard(
         ShardError: the disk is full or cannot be written, or the number of samples is not `rows`.
     """
     maps = DENSE_MAPS if dense else _COMPACT_MAPS
+    # The file is made in memory, so that a full disk meets one plain write and HDF5 never a file it cannot close.
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        index = _fill(file, samples, rows, maps, on_sample)
+        file.attrs.update(
+            schema=SCHEMA,
+            engine=engine,
+            recipe=recipe_json,
+            code_version=__version__,
+            licence=LICENCE,
+            citation=CITATION,
+            dense=dense,
+            task=task,
+        )
+        file.flush()
+        _add_offsets(file, index)
+        content = file.id.get_file_image()
     with replacing(path) as partial:
-        with h5py.File(partial, "w") as file:
-            index = _fill(file, samples, rows, maps, on_sample)
-            file.attrs.update(
-                schema=SCHEMA, engine=engine, recipe=recipe_json, code_version=__version__,
-                licence=LICENCE, citation=CITATION, dense=dense, task=task,
-            )  # fmt: skip
-        _add_offsets(partial, index)
-        facts = {"bytes": partial.stat().st_size, "sha256": sha256_of(partial)}
+        partial.write_bytes(content)
         sidecar_path(path).unlink(missing_ok=True)
+    facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     sidecar = {"schema": SCHEMA, "shard": path.name, "rows": rows, "task": task, **facts, **index}
     with replacing(sidecar_path(path)) as partial:
         partial.write_text(json.dumps(sidecar, separators=(",", ":")), encoding="utf-8")
@@ -217,14 +225,13 @@ def _put(file: h5py.File, index: dict[str, Any], name: str, rows: int, row: int,
     entry["sha256"].append(hashlib.sha256(packed).hexdigest()[:32])
 
 
-def _add_offsets(path: Path, index: dict[str, Any]) -> None:
+def _add_offsets(file: h5py.File, index: dict[str, Any]) -> None:
     """Look up where each chunk came to lie."""
-    with h5py.File(path, "r") as file:
-        for name, entry in index["datasets"].items():
-            dataset = file[name]
-            zeros = (0,) * (dataset.ndim - 1)
-            for row in range(dataset.shape[0]):
-                entry["offsets"].append(dataset.id.get_chunk_info_by_coord((row, *zeros)).byte_offset)
+    for name, entry in index["datasets"].items():
+        dataset = file[name]
+        zeros = (0,) * (dataset.ndim - 1)
+        for row in range(dataset.shape[0]):
+            entry["offsets"].append(dataset.id.get_chunk_info_by_coord((row, *zeros)).byte_offset)
 
 
 def _column_table(columns: Columns, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -1,0 +1,283 @@
+"""Libraries on disk: whole or absent, resumed after a kill, and every kind of damage told by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from builder.render import render_library
+from temimagenet import TEMImageNet
+from temimagenet.errors import ShardError, TEMImageNetError
+from temimagenet.storage import Shard, finish_library, plan_library, read_catalogue, render_shard, verify_library
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def digests(root: Path) -> dict[str, str]:
+    return dict(zip((c := read_catalogue(root))["id"], c["sha256"], strict=True))
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every array of every shard, by name."""
+    found = {}
+    for path in sorted((root / "shards").glob("*.h5")):
+        with h5py.File(path) as file:
+            file.visititems(
+                lambda name, item, path=path: (
+                    found.__setitem__(
+                        f"{path.name}/{name}",
+                        np.asarray(item[()]).tobytes() if item.dtype.kind != "O" else repr(item[()]).encode(),
+                    )
+                    if isinstance(item, h5py.Dataset)
+                    else None
+                )
+            )
+    return found
+
+
+def test_every_file_is_in_the_manifest_and_right(library):
+    assert verify_library(library) == 8  # three shards, three sidecars, catalogue, recipe
+    manifest = json.loads((library / "manifest.json").read_text())
+    for name, facts in manifest["files"].items():
+        data = (library / name).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == facts["sha256"]
+        assert len(data) == facts["bytes"]
+    present = {p.relative_to(library).as_posix() for p in library.rglob("*") if p.is_file()}
+    assert present == set(manifest["files"]) | {"manifest.json"}
+
+
+def test_shards_open_in_plain_h5py_with_default_bounds(library):
+    with h5py.File(library / "shards/linear-00000.h5") as file:
+        assert file.libver[0] == "earliest"
+        assert file["image"].dtype == np.uint16
+        assert file["image"].chunks == (1, 64, 64)
+        assert file["image"].compression == "gzip"
+        assert file["image"].shuffle
+        assert {"schema", "recipe", "engine", "code_version", "licence", "citation"} <= set(file.attrs)
+        assert list(file["columns"].attrs["fields"])[:2] == ["x_px", "y_px"]
+
+
+def test_sidecars_let_a_plain_byte_reader_find_one_sample(library):
+    path = library / "shards/linear-00001.h5"
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    raw = path.read_bytes()
+    with h5py.File(path) as file:
+        for name, entry in sidecar["datasets"].items():
+            for row in (0, sidecar["rows"] - 1):
+                chunk = raw[entry["offsets"][row] : entry["offsets"][row] + entry["sizes"][row]]
+                assert hashlib.sha256(chunk).hexdigest()[:32] == entry["sha256"][row]
+                item = np.dtype(entry["dtype"])
+                flat = np.frombuffer(zlib.decompress(chunk), np.uint8).reshape(item.itemsize, -1).T
+                values = np.ascontiguousarray(flat).view(item).reshape(entry["shape"][1:])
+                assert np.array_equal(values, file[name][row], equal_nan=item.kind == "f")
+
+
+def test_catalogue_has_a_row_a_sample_that_says_where_it_is(library):
+    catalogue = pd.read_parquet(library / "catalogue.parquet")
+    assert len(catalogue) == 24
+    for _, row in catalogue.iterrows():
+        with Shard(library / row["shard"]) as shard:
+            assert shard.spec(row["row"]).id == row["id"]
+    assert set(catalogue["morphology"]) == {"bulk", "layer", "amorphous", "particle"}
+    assert catalogue["thickness_A"].notna().sum() == (catalogue["morphology"] == "bulk").sum()
+
+
+def test_two_processes_write_what_one_writes(library, recipe, tmp_path):
+    render_library(recipe, tmp_path / "two", workers=2, samples_per_shard=10)
+    assert contents(tmp_path / "two") == contents(library)
+
+
+def test_shards_that_are_done_are_not_rendered_again(library_copy, recipe):
+    stamps = {p: p.stat().st_mtime_ns for p in (library_copy / "shards").iterdir()}
+    render_library(recipe, library_copy, workers=1, samples_per_shard=10)
+    assert {p: p.stat().st_mtime_ns for p in (library_copy / "shards").iterdir()} == stamps
+
+
+def test_a_changed_recipe_renders_its_shards_anew(library_copy, recipe):
+    from dataclasses import replace
+
+    before = digests(library_copy)
+    render_library(replace(recipe, seed=99), library_copy, workers=1, samples_per_shard=10)
+    after = digests(library_copy)
+    assert all(before[name] != after[name] for name in before)
+
+
+def test_a_damaged_shard_is_rendered_again(library_copy, library, recipe):
+    path = library_copy / "shards/linear-00001.h5"
+    path.write_bytes(path.read_bytes()[:1000])
+    render_library(recipe, library_copy, workers=1, samples_per_shard=10)
+    assert contents(library_copy) == contents(library)
+
+
+def test_kill_nine_leaves_only_whole_files_and_the_same_command_finishes(library, recipe_path, tmp_path):
+    """Kill the real command several times at different moments, then let it end: equal to an uninterrupted run."""
+    script = (
+        "import sys; from pathlib import Path; from builder.render import render_library; "
+        "from temimagenet.recipe import load_recipe; "
+        "render_library(load_recipe(sys.argv[1]), Path(sys.argv[2]), workers=1, samples_per_shard=10)"
+    )
+    root = tmp_path / "killed"
+    command = [sys.executable, "-c", script, str(recipe_path), str(root)]
+    killed = 0
+    for after in (0, 1, 2):
+        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            done = len(list((root / "shards").glob("*.h5"))) if root.exists() else 0
+            partial = list((root / "shards").glob(".*.partial")) if root.exists() else []
+            if done >= after and partial:
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.001)
+        process.wait()
+        for path in (root / "shards").glob("*.h5"):
+            with Shard(path) as shard:
+                assert len(shard) in (10, 4)
+        assert not (root / "manifest.json").exists() or killed < after + 1
+    assert killed >= 2
+    subprocess.run(command, cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
+    assert contents(root) == contents(library)
+    assert not list(root.rglob("*.partial"))
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(recipe, tmp_path):
+    """A real limit on file size stands for a full disk: the kernel refuses the write in the middle of a shard."""
+    script = f"""
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(CHECKOUT)!r})
+from temimagenet.recipe import load_recipe
+from temimagenet.storage import plan_library, render_shard
+from temimagenet.errors import ShardError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+task = plan_library(load_recipe({str(tmp_path / "r.toml")!r}), samples_per_shard=10)[0]
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    render_shard(task, Path({str(tmp_path / "lib")!r}))
+except ShardError as error:
+    print("ShardError:", error)
+"""
+    from conftest import RECIPE
+
+    (tmp_path / "r.toml").write_text(RECIPE)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=CHECKOUT)
+    assert "ShardError: cannot write" in done.stdout, done.stdout + done.stderr
+    assert "nothing was left there" in done.stdout
+    assert not any(p.is_file() for p in (tmp_path / "lib").rglob("*"))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_really_full_disk_says_so(recipe, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        # Where mounting is not allowed, a device that is always full stands in.
+        from temimagenet.storage.shard import replacing
+
+        with pytest.raises(ShardError, match="disk is full"), replacing(tmp_path / "x"), open("/dev/full", "w") as full:
+            full.write("x" * 10**6)
+            full.flush()
+        return
+    try:
+        task = plan_library(recipe, samples_per_shard=10)[0]
+        with pytest.raises(ShardError, match="disk is full"):
+            render_shard(task, disk)
+        assert not any(p.is_file() for p in disk.rglob("*"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_truncated_shard_is_named(library_copy):
+    path = library_copy / "shards/linear-00000.h5"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ShardError, match=r"linear-00000\.h5: truncated"):
+        TEMImageNet(library_copy, split=None)[0]
+
+
+def test_a_wrong_checksum_is_named(library_copy):
+    path = library_copy / "shards/linear-00001.h5"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ShardError, match=r"linear-00001\.h5: SHA-256 is"):
+        verify_library(library_copy)
+    with pytest.raises(ShardError, match="SHA-256"):
+        TEMImageNet(library_copy, verify=True)
+
+
+def test_a_missing_shard_is_named(library_copy):
+    (library_copy / "shards/linear-00002.h5").unlink()
+    with pytest.raises(ShardError, match=r"linear-00002\.h5: missing"):
+        verify_library(library_copy)
+    with pytest.raises(ShardError, match=r"linear-00002\.h5: no such shard"):
+        list(TEMImageNet(library_copy, split=None))
+
+
+def test_a_newer_schema_asks_for_an_upgrade(library_copy):
+    path = library_copy / "shards/linear-00000.h5"
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema"] = 99
+    with pytest.raises(ShardError, match=r"schema 99.*upgrade"):
+        Shard(path)
+    manifest = json.loads((library_copy / "manifest.json").read_text())
+    (library_copy / "manifest.json").write_text(json.dumps(manifest | {"schema": 99}))
+    with pytest.raises(ShardError, match=r"schema 99.*upgrade"):
+        TEMImageNet(library_copy)
+
+
+def test_a_damaged_catalogue_or_manifest_is_named(library_copy):
+    (library_copy / "catalogue.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(ShardError, match=r"catalogue\.parquet: SHA-256"):
+        TEMImageNet(library_copy)
+    (library_copy / "manifest.json").write_text("{")
+    with pytest.raises(ShardError, match=r"manifest\.json: damaged"):
+        TEMImageNet(library_copy)
+
+
+def test_a_manifest_must_not_point_outside(library_copy):
+    manifest = json.loads((library_copy / "manifest.json").read_text())
+    manifest["files"]["../../etc/passwd"] = {"sha256": "0", "bytes": 1}
+    (library_copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ShardError, match="points outside the library"):
+        verify_library(library_copy)
+
+
+def test_an_unfinished_library_cannot_be_closed(recipe, tmp_path):
+    tasks = plan_library(recipe, samples_per_shard=10)
+    render_shard(tasks[0], tmp_path)
+    with pytest.raises(ShardError, match=r"linear-00001\.h5: missing or damaged"):
+        finish_library(tmp_path, recipe, tasks)
+
+
+def test_a_row_beyond_the_shard_is_refused(library):
+    with Shard(library / "shards/linear-00002.h5") as shard, pytest.raises(ShardError, match="holds 0 to 3"):
+        shard.sample(4)
+
+
+def test_a_failing_sample_is_named_and_leaves_nothing(recipe, tmp_path):
+    from dataclasses import replace
+
+    from temimagenet.recipe import Distribution
+
+    entry = recipe.entries[0]
+    bad = replace(entry, draw=dict(entry.draw) | {"psnr_dB": Distribution((200.0,))})
+    broken = replace(recipe, entries=(bad,), samples=3)
+    with pytest.raises(TEMImageNetError, match="sample 0 of recipe tiny"):
+        render_library(broken, tmp_path / "lib", workers=1)
+    assert not any(p.is_file() for p in (tmp_path / "lib").rglob("*"))

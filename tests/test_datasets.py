@@ -1,0 +1,160 @@
+"""Datasets: what is chosen, what a worker sees, and that a compact library equals a dense one."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from builder.render import render_library
+from temimagenet import LABELS, OnTheFly, TEMImageNet, collate, plot
+from temimagenet.errors import DatasetError, LabelError, ShardError
+from temimagenet.labels import POINTS, SCALARS
+from temimagenet.recipe import sample_spec
+from temimagenet.render import render
+
+
+def test_a_library_gives_back_what_was_rendered(library, recipe):
+    data = TEMImageNet(library, split=None, labels=LABELS + SCALARS)
+    assert len(data) == 24
+    for index in range(0, 24, 5):
+        read = data[index]
+        fresh = render([sample_spec(recipe, int(data.catalogue["index"][index]))], LABELS + SCALARS, quantised=True)[0]
+        assert torch.equal(read.image, fresh.image)
+        for name in LABELS + SCALARS:
+            assert torch.equal(read.labels[name], fresh.labels[name]), name
+        assert np.array_equal(read.columns.xy_px, fresh.columns.xy_px)
+        assert read.columns.kinds == fresh.columns.kinds
+        assert read.spec == fresh.spec
+        assert np.allclose(read.row_shift_A, fresh.row_shift_A, atol=1e-7)
+
+
+def test_compact_and_dense_libraries_give_equal_values(library, recipe, tmp_path):
+    render_library(recipe, tmp_path / "dense", dense=True, workers=1)
+    compact, dense = (TEMImageNet(root, split=None, labels=LABELS + SCALARS) for root in (library, tmp_path / "dense"))
+    for one, two in zip(compact, dense, strict=True):
+        assert one.id == two.id
+        assert torch.equal(one.image, two.image)
+        for name in LABELS + SCALARS:
+            assert torch.equal(one.labels[name], two.labels[name]), name
+
+
+def test_splits_partition_the_library(library):
+    parts = [TEMImageNet(library, split=s).catalogue["id"].tolist() for s in TEMImageNet.splits]
+    everything = TEMImageNet(library, split=None).catalogue["id"].tolist()
+    assert sorted(sum(parts, [])) == sorted(everything)
+    assert set(TEMImageNet(library, split="heldout").catalogue["entry"]) == {"W [111]"}
+
+
+def test_where_filters_by_the_catalogue(library):
+    chosen = TEMImageNet(library, split=None, where="psnr_dB > 15 and material == 'Pt'")
+    assert 0 < len(chosen) < 24
+    assert (chosen.catalogue["psnr_dB"] > 15).all()
+    assert set(chosen.catalogue["material"]) == {"Pt"}
+
+
+def test_transform_is_applied(library):
+    from dataclasses import replace
+
+    data = TEMImageNet(library, split=None, transform=lambda s: replace(s, image=s.image * 0))
+    assert float(data[0].image.abs().max()) == 0.0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataloader_with_all_labels_sees_every_sample_once(library, workers):
+    data = TEMImageNet(library, split=None, labels=LABELS)
+    seen = []
+    for batch in DataLoader(data, batch_size=4, shuffle=True, collate_fn=collate, num_workers=workers):
+        seen += batch.ids
+        assert batch.image.shape == (len(batch.ids), 1, 64, 64)
+        assert set(batch.labels) == set(LABELS)
+        for name in POINTS:
+            filled = (~batch.labels[name][..., 0].isnan()).sum(dim=1)
+            assert torch.equal(filled, batch.n_columns)
+    assert sorted(seen) == sorted(data.catalogue["id"])
+
+
+def test_batches_move_to_a_device(library):
+    batch = collate([TEMImageNet(library, split=None)[0]])
+    assert batch.to("meta").image.device.type == "meta"
+
+
+def test_on_the_fly_is_the_recipes_own_sequence_whatever_the_workers(recipe):
+    fresh = OnTheFly(recipe, seed=recipe.seed, labels=["gaussianMask"])
+    alone = list(islice(iter(fresh), 8))
+    assert [s.spec for s in alone] == [sample_spec(recipe, i) for i in range(8)]
+    loader = DataLoader(fresh, batch_size=None, num_workers=2)
+    together = {s.id: s for s in islice(iter(loader), 8)}
+    for sample in alone:
+        assert torch.equal(together[sample.id].image, sample.image)
+
+
+def test_ranks_of_on_the_fly_share_nothing(recipe):
+    streams = [OnTheFly(recipe, rank=rank, world_size=3) for rank in range(3)]
+    indices = [[s.spec.index for s in islice(iter(stream), 4)] for stream in streams]
+    assert sorted(sum(indices, [])) == list(range(12))
+
+
+def test_on_the_fly_renders_ones_own_cif(tmp_path):
+    from ase.build import bulk
+
+    bulk("Cu", "fcc", a=3.615, cubic=True).write(tmp_path / "cu.cif")
+    sample = next(iter(OnTheFly(tmp_path / "cu.cif", zone="[110]", labels=["position"], seed=4)))
+    assert sample.spec.entry == "cu [110]"
+    assert len(sample.labels["position"]) > 0
+
+
+def test_demo_is_rendered_once_into_the_cache(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from temimagenet import datasets
+
+    monkeypatch.setattr(datasets, "load_recipe", lambda name: replace(_load(name), samples=24, image_size=64))
+    first = TEMImageNet.demo(split=None, cache=tmp_path)
+    stamp = (first.root / "manifest.json").stat().st_mtime_ns
+    second = TEMImageNet.demo(split="train", labels=LABELS, cache=tmp_path)
+    assert len(first) == 24
+    assert (second.root / "manifest.json").stat().st_mtime_ns == stamp
+
+
+def _load(name):
+    from temimagenet.recipe import load_recipe
+
+    return load_recipe(name)
+
+
+def test_plot_draws_the_image_and_every_map(library):
+    figure = plot(TEMImageNet(library, split=None, labels=LABELS)[0])
+    assert len([axes for axes in figure.axes if axes.images]) == 9
+    from matplotlib.figure import Figure
+
+    own = Figure()
+    assert plot(TEMImageNet(library, split=None)[0], own.subplots()) is own
+
+
+def test_a_dataset_tells_what_it_is(library):
+    data = TEMImageNet(library, split=None)
+    assert "24 samples" in repr(data)
+    assert "columns, PSNR" in repr(data[0])
+
+
+def test_bad_requests_are_refused(library, tmp_path):
+    with pytest.raises(ShardError, match="not a finished library"):
+        TEMImageNet(tmp_path)
+    with pytest.raises(DatasetError, match="unknown split 'training'"):
+        TEMImageNet(library, split="training")
+    with pytest.raises(DatasetError, match="'multislice'"):
+        TEMImageNet(library, engine="multislice")
+    with pytest.raises(LabelError, match="unknown label 'mask'"):
+        TEMImageNet(library, labels=["mask"])
+    with pytest.raises(DatasetError, match="cannot be read"):
+        TEMImageNet(library, where="psnr >")
+    with pytest.raises(DatasetError, match="no sample"):
+        TEMImageNet(library, where="psnr_dB > 1000")
+    with pytest.raises(IndexError):
+        TEMImageNet(library, split=None)[24]
+    with pytest.raises(DatasetError, match="unknown split"):
+        OnTheFly("demo", split="x")
