@@ -134,12 +134,11 @@ def _pages(out: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, data_ur
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    splits = pd.crosstab(catalogue["entry"], catalogue["split"])
     entries = [
         {
             "name": name,
             "morphology": group["morphology"].iloc[0],
-            **{split: int(splits.loc[name].get(split, 0)) for split in ("train", "test", "heldout")},
+            **{split: int((group["split"] == split).sum()) for split in ("train", "test", "heldout")},
         }
         for name, group in catalogue.groupby("entry", sort=False)
     ]

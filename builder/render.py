@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from temimagenet.recipe import Recipe, sample_spec
 from temimagenet.render import render
-from temimagenet.storage import ShardTask, finish_library, plan_library, render_shard, shard_is_done
+from temimagenet.storage import finish_library, plan_library, render_shard, shard_is_done
 from temimagenet.storage.shard import DENSE_MAPS
 
 __all__ = ["Estimate", "estimate", "render_library"]

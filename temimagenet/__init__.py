@@ -22,7 +22,6 @@ _HOME = {
     "collate": "temimagenet.datasets",
     "load_recipe": "temimagenet.recipe",
     "plot": "temimagenet.datasets",
-    "render": "temimagenet.render",
     "sample_spec": "temimagenet.recipe",
 }
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from temimagenet.errors import TEMImageNetError
     from temimagenet.labels import LABELS, Columns
     from temimagenet.recipe import Recipe, SampleSpec, load_recipe, sample_spec
-    from temimagenet.render import Sample, render
+    from temimagenet.render import Sample
 
 __all__ = [
     "LABELS",
@@ -46,7 +45,6 @@ __all__ = [
     "collate",
     "load_recipe",
     "plot",
-    "render",
     "sample_spec",
 ]
 

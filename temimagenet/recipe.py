@@ -494,10 +494,7 @@ def _entry(data: Any, common: Mapping[str, Distribution], where: str, folder: Pa
     name = material_name = str(data.get("material", Path(str(data.get("cif", "graphene"))).stem))
     if kind == "particle":
         name = f"{name} particle"
-    if kind == "amorphous":
-        name = "amorphous graphene"
-    else:
-        name = f"{name} {_zone_text(zone)}"
+    name = "amorphous graphene" if kind == "amorphous" else f"{name} {_zone_text(zone)}"
     strain = tuple(float(e) for e in _typed(data, "strain", list, where, [0.0, 0.0, 0.0]))
     if len(strain) != 3 or max(map(abs, strain)) > 0.3:
         raise RecipeError(f"{where}: strain {list(strain)}, expected [exx, eyy, exy] within +-0.3")

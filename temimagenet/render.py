@@ -166,7 +166,7 @@ def _columns(spec: SampleSpec) -> Columns:
     margin = spec.optics.column_radius_A + spec.pixel_size_A
     xy_A, index = lattice_images(specimen.column_xy_A, specimen.cell_A, spec.scan, margin)
     weights = column_weights_A2(specimen, spec.optics, spec.detector, spec.contrast)
-    atoms = np.bincount(specimen.column, specimen.atoms)
+    atoms = np.bincount(specimen.column, specimen.atoms).astype(np.float64)
     kinds, kind = np.unique(np.array(specimen.column_kinds), return_inverse=True)
     return Columns(
         xy_A / spec.pixel_size_A,

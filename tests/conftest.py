@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -87,3 +88,20 @@ def library(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def library_copy(library: Path, tmp_path: Path) -> Path:
     """A copy of the library that a test may damage."""
     return Path(shutil.copytree(library, tmp_path / "library"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of a GPU are left out where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        without = [item for item in items if "gpu" in item.keywords]
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if "gpu" not in item.keywords]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """With TEMIMAGENET_NO_SKIPS set, a skipped test fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("TEMIMAGENET_NO_SKIPS") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = 1

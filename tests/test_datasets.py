@@ -45,7 +45,7 @@ def test_compact_and_dense_libraries_give_equal_values(library, recipe, tmp_path
 def test_splits_partition_the_library(library):
     parts = [TEMImageNet(library, split=s).catalogue["id"].tolist() for s in TEMImageNet.splits]
     everything = TEMImageNet(library, split=None).catalogue["id"].tolist()
-    assert sorted(sum(parts, [])) == sorted(everything)
+    assert sorted(name for part in parts for name in part) == sorted(everything)
     assert set(TEMImageNet(library, split="heldout").catalogue["entry"]) == {"W [111]"}
 
 
@@ -95,7 +95,7 @@ def test_on_the_fly_is_the_recipes_own_sequence_whatever_the_workers(recipe):
 def test_ranks_of_on_the_fly_share_nothing(recipe):
     streams = [OnTheFly(recipe, rank=rank, world_size=3) for rank in range(3)]
     indices = [[s.spec.index for s in islice(iter(stream), 4)] for stream in streams]
-    assert sorted(sum(indices, [])) == list(range(12))
+    assert sorted(i for part in indices for i in part) == list(range(12))
 
 
 def test_on_the_fly_renders_ones_own_cif(tmp_path):

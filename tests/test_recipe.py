@@ -124,7 +124,11 @@ zone = "[110]"
         ('name = "own"', 'name = "../own"', "may hold letters"),
         ("schema = 1", "schema = ", "not valid TOML"),
         ('zone = "[110]"', 'zone = "[110]"\nkind = "particle"', "no distribution for size_A"),
-        ('zone = "[110]"', 'zone = "[110]"\nkind = "particle"\ndraw = { size_A = 20, field_of_view_A = 80 }', "larger than the specimen's cell"),
+        (
+            'zone = "[110]"',
+            'zone = "[110]"\nkind = "particle"\ndraw = { size_A = 20, field_of_view_A = 80 }',
+            "larger than the specimen's cell",
+        ),
         ('material = "Pt"', 'kind = "amorphous"\ndraw = { field_of_view_A = 50 }', "larger than the specimen's cell"),
     ],
 )  # fmt: skip

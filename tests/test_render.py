@@ -121,7 +121,7 @@ def test_scan_noise_moves_the_beam_not_the_labels(recipe):
 
 
 def test_bright_spots_of_an_isolated_lattice_are_at_the_positions(recipe):
-    spec = next(s for s in map(lambda i: sample_spec(recipe, i), range(24)) if s.entry == "W [111]")
+    spec = next(s for s in (sample_spec(recipe, i) for i in range(24)) if s.entry == "W [111]")
     spec = replace(spec, field_of_view_A=20.0)
     sample = render([spec], ["noBackgroundnoNoise", "position"])[0]
     image = sample.labels["noBackgroundnoNoise"]
@@ -165,7 +165,7 @@ def test_negative_pixel_size_is_refused(recipe):
         render([spec])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_a_gpu_renders_the_same_clean_image(recipe):
     spec = sample_spec(recipe, 0)
     here, there = (render([spec], ["noNoise"], device)[0].labels["noNoise"].cpu() for device in ("cpu", "cuda"))

@@ -62,12 +62,12 @@ def amorphous_graphene(
     """Grow a periodic amorphous sheet.
 
     A random threefold network (the Voronoi edges of random points that keep a distance) is annealed by bond switches
-    (Wooten, Winer & Weaire, Phys. Rev. Lett. 54 (1985) 1392) under a planar Keating energy (Phys. Rev. 145 (1966) 637):
-    a switch with local relaxation is kept by Metropolis' rule unless it makes a ring of four. Annealing ends when all rings have 5 to 8 atoms and the share of hexagons reaches that
-    of published networks, and cell and atoms are relaxed to zero pressure. Kapko, Drabold & Thorpe (Phys. Status Solidi
-    B 247 (2010) 1197), Kumar, Wilson & Thorpe (J. Phys.: Condens. Matter 24 (2012) 485003) and Van Tuan et al. (Phys.
-    Rev. B 86 (2012) 121408) describe such networks with about half hexagons and a quarter each of pentagons and
-    heptagons.
+    (Wooten, Winer & Weaire, Phys. Rev. Lett. 54 (1985) 1392) under a planar Keating energy (Phys. Rev. 145 (1966)
+    637): a switch with local relaxation is kept by Metropolis' rule unless it makes a ring of four. Annealing ends
+    when all rings have 5 to 8 atoms and the share of hexagons reaches that of published networks; then cell and
+    atoms are relaxed to zero pressure. Kapko, Drabold & Thorpe (Phys. Status Solidi B 247 (2010) 1197), Kumar, Wilson
+    & Thorpe (J. Phys.: Condens. Matter 24 (2012) 485003) and Van Tuan et al. (Phys. Rev. B 86 (2012) 121408) describe
+    such networks with about half hexagons and a quarter each of pentagons and heptagons.
 
     Args:
         cell_A: edge of the cell before the last relaxation, 12 A or more; it changes by a few percent.
@@ -229,8 +229,13 @@ def _relax_cell(xy: NDArray[np.float64], bonded: NDArray[np.int64], cell: float)
         energy, gradient, virial = _energy(flat[:-1].reshape(-1, 2) * scale, bonded, everyone, cell * scale)
         return energy, np.append(gradient.ravel() * scale, virial)
 
-    options = {"maxiter": 3000, "ftol": 1e-14, "gtol": 1e-8}
-    result = minimize(objective, np.append(xy.ravel(), 0.0), jac=True, method="L-BFGS-B", options=options)
+    result = minimize(
+        objective,
+        np.append(xy.ravel(), 0.0),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 3000, "ftol": 1e-14, "gtol": 1e-8},
+    )
     scale = float(np.exp(result.x[-1]))
     return result.x[:-1].reshape(-1, 2) * scale, cell * scale
 
@@ -309,7 +314,7 @@ def _random_network(cell: float, rng: np.random.Generator) -> tuple[NDArray[np.f
     vertices = diagram.vertices
     inside = np.flatnonzero(((vertices >= 0.0) & (vertices < cell)).all(axis=1))
     number = np.full(len(vertices), -1)
-    tree = KDTree(vertices[inside], boxsize=cell)
+    tree = KDTree(vertices[inside], boxsize=np.array([cell, cell]))
     ridges = np.array([ridge for ridge in diagram.ridge_vertices if -1 not in ridge])
     ridges = ridges[np.isin(ridges, inside).any(axis=1)]
     used = np.unique(ridges)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import ase.io
 import numpy as np
@@ -80,7 +81,8 @@ def _checked(read: Callable[[], object], where: str) -> Atoms:
         if abs(sum(site.values()) - 1.0) > 1e-3 or len(site) > 1:
             shares = ", ".join(f"{symbol} {share:g}" for symbol, share in site.items())
             raise SpecimenError(
-                f"{where}: a site is partly or mixedly occupied ({shares}); give an ordered structure, such as a supercell"
+                f"{where}: a site is partly or mixedly occupied ({shares}); "
+                "give an ordered structure, such as a supercell"
             )
     if 0 in atoms.numbers:
         raise SpecimenError(f"{where}: holds an atom of unknown element")
@@ -128,8 +130,8 @@ def orient(atoms: Atoms, zone: tuple[int, int, int]) -> Atoms:
     zone = parse_zone(zone)
     if layer and zone != (0, 0, 1):
         raise SpecimenError(
-            f"zone axis [{''.join(map(str, zone))}] does not exist for the single layer {atoms.get_chemical_formula()}: "
-            "only its normal [001] does"
+            f"zone axis [{''.join(map(str, zone))}] does not exist for the single layer "
+            f"{atoms.get_chemical_formula()}: only its normal [001] does"
         )
     cell = np.asarray(atoms.cell.array, dtype=np.float64)
     direction = np.asarray(zone) @ cell
@@ -323,7 +325,7 @@ def _distances(xy: NDArray[np.float64], cell: NDArray[np.float64]) -> NDArray[np
     return nearest
 
 
-def _clusters(apart: NDArray[np.float64], tolerance: float, method: str) -> NDArray[np.int64]:
+def _clusters(apart: NDArray[np.float64], tolerance: float, method: Literal["single", "complete"]) -> NDArray[np.int64]:
     """Cluster index 0..K-1 of each item, numbered by first appearance."""
     if len(apart) == 1:
         return np.zeros(1, dtype=np.int64)
@@ -368,10 +370,10 @@ def _permutation(
     delta -= np.rint(delta)
     apart = np.linalg.norm(delta @ cell, axis=-1)
     apart[labels[:, None] != labels[None, :]] = np.inf
-    image = np.argmin(apart, axis=1)
+    image: NDArray[np.int64] = np.argmin(apart, axis=1).astype(np.int64)
     if (apart[np.arange(len(image)), image] > _SYMMETRY_A).any() or len(np.unique(image)) < len(image):
         return None
-    return image.astype(np.int64)
+    return image
 
 
 def _row_hermite(rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -72,12 +72,10 @@ def faceted_particle(name: str, zone: tuple[int, int, int], *, size_A: float, rn
     all_xy, all_numbers = np.concatenate(xy), np.concatenate(numbers)
     if len(all_xy) < 10:
         raise SpecimenError(f"a particle of {size_A} A holds {len(all_xy)} atoms of {name}: expected at least 10")
-    _, first, column, count = np.unique(
-        np.concatenate(key), axis=0, return_index=True, return_inverse=True, return_counts=True
-    )
+    _, first, count = np.unique(np.concatenate(key), axis=0, return_index=True, return_counts=True)
     spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     site_numbers = all_numbers[first].astype(np.int64)
-    symbols = {z: s for z, s in zip(oriented.numbers.tolist(), oriented.get_chemical_symbols(), strict=True)}
+    symbols = dict(zip(oriented.numbers.tolist(), oriented.get_chemical_symbols(), strict=True))
     u = np.array([known.u_A.get(symbols[z], DEFAULT_U_A) for z in site_numbers.tolist()])
     title = f"{name} particle [{''.join(map(str, zone))}]"
     return Specimen(

@@ -72,7 +72,7 @@ class Specimen:
 
     @cached_property
     def column_kinds(self) -> tuple[str, ...]:
-        """Elements of each column by falling Z: "TiO", "Dy", "O"; with their number in a layer, where it is few: "S2"."""
+        """Elements of each column by falling Z ("TiO", "Dy"), with their number in a layer, where it is few ("S2")."""
         few = self.cell_A is not None and self.atoms.max() <= 4.0 and bool(np.all(self.atoms % 1.0 == 0.0))
         amounts: list[dict[int, float]] = [defaultdict(float) for _ in range(len(self.column_xy_A))]
         for k, z, atoms in zip(self.column.tolist(), self.numbers.tolist(), self.atoms.tolist(), strict=True):

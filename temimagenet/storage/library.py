@@ -1,4 +1,4 @@
-"""A library on disk: planned as independent shard tasks, rendered in any order, closed by a catalogue and a manifest."""
+"""A library on disk: planned as shard tasks, rendered in any order, closed by a catalogue and a manifest."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def shard_is_done(task: ShardTask, root: Path) -> bool:
     path = root / task.name
     try:
         sidecar = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
-        return (
+        return bool(
             sidecar["task"] == task.fingerprint
             and path.stat().st_size == sidecar["bytes"]
             and sha256_of(path) == sidecar["sha256"]

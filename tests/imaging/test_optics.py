@@ -115,18 +115,19 @@ def test_scattering_factors_equal_the_reference_table():
         assert ours == pytest.approx(table[symbol], abs=2e-5, rel=2e-5)
 
 
-def test_annular_cross_section_equals_abtems_parametrisation_summed_on_a_grid():
+@pytest.mark.parametrize(("symbol", "number"), [("O", 8), ("Ti", 22), ("Sr", 38), ("Pt", 78)])
+def test_annular_cross_section_equals_abtems_parametrisation_summed_on_a_grid(symbol, number):
     from abtem.parametrizations import LobatoParametrization
 
     detector = Detector(98.0, 196.0)
-    factor = LobatoParametrization().scattering_factor("Sr")
+    factor = LobatoParametrization().scattering_factor(symbol)
     wavelength = wavelength_A(200.0)
     q = np.linspace(0.098 / wavelength, 0.196 / wavelength, 20001)
     # abTEM gives f_e(k^2); the cross-section is (gamma)^2 times the integral over solid angle.
     values = np.abs(np.asarray(factor(q**2), dtype=float))
     gamma = 1 + 200.0 / 510.99895
     expected = (wavelength * gamma) ** 2 * np.trapezoid(values**2 * 2 * np.pi * q, q)
-    assert annular_cross_section_A2(38, 200.0, detector) == pytest.approx(expected, rel=1e-3)
+    assert annular_cross_section_A2(number, 200.0, detector) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize(

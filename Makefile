@@ -1,0 +1,40 @@
+# Two commands: `make demo` renders the demo library and serves its website, `make test` runs every test.
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+SERVE ?= 1
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint benchmark env clean
+
+demo: env
+	$(RUN) -m builder render demo
+	$(RUN) -m builder portal build/library/demo
+ifeq ($(SERVE),1)
+	$(RUN) -m builder serve build/portal --port $(PORT)
+else
+	@echo "built build/portal; serve it with: $(RUN) -m builder serve"
+endif
+
+test: env
+	$(RUN) -m pytest -q
+
+lint: env
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+benchmark: env
+	$(RUN) -m pytest benchmarks -q -s --benchmark-disable-gc
+
+env: $(VENV)/.made
+
+# PyTorch first and pinned: everything after finds it there.
+$(VENV)/.made: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[build,test,dev]"
+	touch $@
+
+clean:
+	rm -rf build $(VENV)

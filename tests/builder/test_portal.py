@@ -1,0 +1,277 @@
+"""The portal: built from a real library, browsed in a real Chromium."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from builder.portal import build_portal, thumbnail
+from builder.serve import Handler, make_server
+from temimagenet import LABELS, TEMImageNet
+from temimagenet.errors import ShardError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def site(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("portal") / "site"
+    before = tree(CHECKOUT / "site")
+    report = build_portal(library, out, docs=True)
+    assert report.samples == 24
+    assert tree(CHECKOUT / "site") == before, "a build must not write into site/"
+    return out
+
+
+@pytest.fixture(scope="module")
+def server(site: Path) -> Iterator[str]:
+    http = make_server(site, port=0)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{http.server_address[1]}/"
+    http.shutdown()
+    http.server_close()
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for key, value in attrs if key in ("href", "src") and value]
+
+
+def test_every_link_of_every_page_leads_somewhere(site):
+    checked = 0
+    for page in site.glob("*.html"):
+        parser = Links()
+        parser.feed(page.read_text())
+        for link in parser.found:
+            parts = urlsplit(link)
+            if parts.scheme or not parts.path:
+                continue
+            assert (page.parent / parts.path).exists(), f"{page.name} links to {link}"
+            checked += 1
+    assert checked > 60
+
+
+def test_pages_ask_nothing_of_other_hosts(site):
+    for page in [*site.glob("*.html"), *(site / "assets").iterdir()]:
+        parser = Links()
+        text = page.read_text()
+        parser.feed(text)
+        assert not [
+            link
+            for link in parser.found
+            if link.startswith(("http:", "//")) or (link.startswith("https:") and "doi.org" not in link)
+        ]
+        assert "@import" not in text
+
+
+def test_vendored_files_are_those_of_the_lock():
+    folder = CHECKOUT / "site" / "vendor"
+    lock = json.loads((folder / "vendor.lock.json").read_text())
+    listed = {name: digest for package in lock.values() for name, digest in package["files"].items()}
+    found = tree(folder)
+    del found["vendor.lock.json"]
+    assert found == listed
+    assert all({"version", "licence", "integrity"} <= set(package) for package in lock.values())
+
+
+def test_thumbnails_are_small_pictures_of_their_samples(site, library):
+    index = json.loads((site / "thumbs/index.json").read_text())
+    data = TEMImageNet(library, split=None)
+    for i in (0, 11, 23):
+        row = data.catalogue.iloc[i]
+        entry = index[row["shard"]]
+        pack = (site / "thumbs" / entry["pack"]).read_bytes()
+        image = Image.open(io.BytesIO(pack[entry["offsets"][row["row"]] : entry["offsets"][row["row"] + 1]]))
+        assert image.format == "WEBP"
+        assert image.size == (96, 96)
+        full = Image.fromarray(data[i].image.numpy()).resize((96, 96), Image.Resampling.BOX)
+        assert np.corrcoef(np.asarray(image.convert("L"), float).ravel(), np.asarray(full).ravel())[0, 1] > 0.9
+
+
+def test_a_flat_image_has_a_thumbnail():
+    assert Image.open(io.BytesIO(thumbnail(np.full((64, 64), 7, np.uint16)))).size == (96, 96)
+
+
+def test_data_may_live_elsewhere(library, tmp_path):
+    build_portal(library, tmp_path / "out", data_url="https://example.org/v1", docs=False)
+    assert not (tmp_path / "out" / "data").exists()
+    assert 'data-library="https://example.org/v1/"' in (tmp_path / "out" / "browse.html").read_text()
+
+
+def test_rebuilding_keeps_unchanged_thumbnails_and_links(library, tmp_path):
+    build_portal(library, tmp_path / "out", docs=False)
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out/thumbs").glob("*.bin")}
+    build_portal(library, tmp_path / "out", docs=False)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out/thumbs").glob("*.bin")} == stamps
+    assert tree(library).items() <= {k.removeprefix("data/"): v for k, v in tree(tmp_path / "out").items()}.items()
+
+
+def test_an_unfinished_library_has_no_portal(tmp_path):
+    with pytest.raises(ShardError, match="not a finished library"):
+        build_portal(tmp_path, tmp_path / "out")
+
+
+def test_json_ld_describes_the_data_set(site):
+    text = (site / "index.html").read_text()
+    body = text.split('<script type="application/ld+json">')[1].split("</script>")[0]
+    assert json.loads(body)["@type"] == "Dataset"
+
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    page = browser.new_context(accept_downloads=True).new_page()
+    trouble: list[str] = []
+    page.on("request", lambda r: trouble.append(r.url) if not r.url.startswith((server, "data:", "blob:")) else None)
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+    yield page
+    page.context.close()
+    assert trouble == []
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_a_visitor_finds_a_sample_and_takes_its_columns_home(page, server, library):
+    page.goto(server)
+    page.get_by_role("link", name="Browse", exact=True).click()
+    page.wait_for_function("document.querySelector('#count').textContent.startsWith('24 ')")
+    page.get_by_label("Search text").fill("pt 110 particle")
+    page.wait_for_function("document.querySelector('#count').textContent.startsWith('4 ')")
+    page.get_by_label("Search text").fill("")
+    box = page.locator("fieldset", has_text="Morphology").get_by_text("layer", exact=True)
+    box.click()
+    page.wait_for_function("document.querySelector('#count').textContent.startsWith('4 ')")
+    assert "morphology=layer" in page.url
+    page.reload()
+    page.wait_for_function("document.querySelector('#count').textContent.startsWith('4 ')")
+    page.wait_for_function(
+        "document.querySelector('.tile canvas').getContext('2d').getImageData(0, 0, 96, 96).data"
+        ".some((v, i) => i % 4 == 0 && v > 60)"
+    )
+    page.locator(".tile").first.click()
+    page.wait_for_function("document.querySelector('#image').width === 64")
+
+    identity = page.url.split("id=")[1].split("&")[0]
+    data = TEMImageNet(library, split=None, labels=LABELS, where=f"id == '{identity}'")
+    sample = data[0]
+    grey = np.array(
+        page.evaluate("[...document.querySelector('#image').getContext('2d').getImageData(0, 0, 64, 64).data]")
+    )
+    counts = sample.image.numpy()
+    expected = 255 * (counts - counts.min()) / (counts.max() - counts.min())
+    assert np.abs(grey.reshape(64, 64, 4)[..., 0] - expected).max() <= 1.0
+    with page.expect_download() as caught:
+        page.get_by_role("button", name="Columns (CSV)").click()
+    rows = list(csv.DictReader(io.StringIO(Path(caught.value.path()).read_text())))
+    assert np.allclose([[float(r["x_px"]), float(r["y_px"])] for r in rows], sample.columns.xy_px)
+    assert {r["kind"] for r in rows} == {"Mo", "S2"}
+    assert f"id == '{identity}'" in page.locator("#snippet").inner_text()
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_drawn_and_stored_labels_equal_pythons(page, server, library):
+    data = TEMImageNet(library, split=None, labels=LABELS)
+    sample = next(s for s in data if s.spec.specimen.kind == "particle")
+    page.goto(f"{server}sample.html?id={sample.id}&engine=linear")
+    page.wait_for_function("document.querySelector('#image').width === 64")
+    script = """async ([shard, row, size, radius, pixel, names]) => {
+        const { columns, draw, read, sidecar } = await import('./assets/library.js');
+        const points = await columns(shard, row);
+        const stored = (await sidecar(shard)).datasets;
+        const out = {};
+        for (const name of names) {
+            const kept = name in stored ? (await read(shard, name, row)).data : null;
+            out[name] = [...(kept ?? draw(name, points, size, radius, pixel))];
+        }
+        return out;
+    }"""
+    row = data.catalogue[data.catalogue["id"] == sample.id].iloc[0]
+    names = [n for n in LABELS if "2x" not in n and not n.startswith("position")]
+    pixel = sample.pixel_size_A
+    found = page.evaluate(script, [row["shard"], int(row["row"]), 64, sample.radius_A / pixel, pixel, names])
+    for name in names:
+        expected = sample.labels[name].numpy().ravel()
+        assert np.abs(np.array(found[name]) - expected).max() < 2e-5 * max(expected.max(), 1e-9), name
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_unknown_samples_and_queries_are_told_and_the_page_goes_on(page, server):
+    page.goto(f"{server}sample.html?id=nothing")
+    page.wait_for_selector("#notice:not([hidden])")
+    assert "no sample “nothing”" in page.locator("#notice").inner_text()
+    page.goto(f"{server}browse.html?colour=red&material=Pt")
+    page.wait_for_function("document.querySelector('#count').textContent.startsWith('4 ')")
+    assert "colour" in page.locator("#notice").inner_text()
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_a_server_without_ranges_still_shows_the_right_image(browser, site, library, monkeypatch):
+    from builder import serve
+
+    def whole(self):
+        self._left = None
+        return super(Handler, self).send_head()
+
+    monkeypatch.setattr(serve.Handler, "send_head", whole)
+    http = make_server(site, port=0)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{http.server_address[1]}/sample.html?id=tiny-000003&engine=linear")
+    page.wait_for_function("document.querySelector('#image').width === 64")
+    assert "does not answer byte ranges" in page.locator("#notice").inner_text()
+    page.close()
+    http.shutdown()
+    http.server_close()
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_the_docs_share_the_site_and_lead_back(page, server):
+    page.goto(f"{server}docs/physics/index.html")
+    assert "Fourier" in page.inner_text("body") or "transfer function" in page.inner_text("body")
+    page.goto(f"{server}docs/api/datasets/index.html")
+    assert "TEMImageNet" in page.inner_text("article")
+    assert "Unknown split" in page.content() or "DatasetError" in page.inner_text("article")

@@ -1,0 +1,45 @@
+"""The documentation's code runs: every Python block of the tutorial, in order, and the recipe of the recipes page."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from temimagenet.recipe import load_recipe
+
+DOCS = Path(__file__).resolve().parents[1] / "site" / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_tutorial_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", os.environ.get("TEMIMAGENET_TEST_CACHE", str(tmp_path / "cache")))
+    code = blocks("tutorial.md", "python")
+    assert len(code) >= 6
+    names: dict[str, object] = {}
+    for number, block in enumerate(code):
+        exec(compile(block, f"tutorial.md, block {number + 1}", "exec"), names)
+    assert (tmp_path / "sample.png").stat().st_size > 10_000
+    printed = capsys.readouterr().out
+    assert "TEMImageNet" in printed
+    assert "weight" in printed
+    assert "copper [110]" in printed
+
+
+def test_the_recipe_of_the_recipes_page_is_valid(tmp_path):
+    from ase.build import bulk
+
+    bulk("Cu", "fcc", a=3.615, cubic=True).write(tmp_path / "copper.cif")
+    (tmp_path / "own.toml").write_text(blocks("recipes.md", "toml")[0])
+    assert load_recipe(tmp_path / "own.toml").samples == 1000
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE"])
+def test_a_checkout_says_what_it_is(name):
+    assert len((DOCS.parents[1] / name).read_text()) > 300
