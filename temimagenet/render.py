@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from temimagenet.errors import LabelError
@@ -266,12 +267,22 @@ def _render_one(spec: SampleSpec, labels: Sequence[str], device: torch.device | 
     return Sample(spec, image, drawn, columns, series, scan, clean_peak, dose, shifts, scaled)
 
 
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """The BLAS libraries that NumPy uses in this process."""
+    return ThreadpoolController()
+
+
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    """One torch thread: sums are then taken in the same order wherever and with whatever neighbours a sample runs."""
+    """One thread: sums are then taken in the same order wherever and with whatever neighbours a sample runs.
+
+    It is also the fastest on these small matrices: idle BLAS threads spin and take the cores of other processes.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with _thread_pools().limit(limits=1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(threads)
