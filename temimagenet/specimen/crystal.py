@@ -86,7 +86,11 @@ def _checked(read: Callable[[], object], where: str) -> Atoms:
             )
     if 0 in atoms.numbers:
         raise SpecimenError(f"{where}: holds an atom of unknown element")
-    atoms.pbc = True
+    if tuple(atoms.pbc) not in ((True, True, True), (True, True, False)):
+        periodic = ", ".join(axis for axis, on in zip("abc", atoms.pbc, strict=True) if on) or "none"
+        raise SpecimenError(
+            f"{where}: periodic along {periodic}, expected a crystal (a, b, c) or a layer (a, b); set pbc in the file"
+        )
     return atoms
 
 
@@ -102,7 +106,7 @@ def parse_zone(zone: str | Sequence[int]) -> tuple[int, int, int]:
         compact = "".join(parts) == re.sub(r"[\s,]", "", body)
         values: list[object] = [int(p) if re.fullmatch(r"[-+]?\d+", p) else p for p in parts] if compact else [zone]
     else:
-        values = list(zone)
+        values = list(zone) if isinstance(zone, Sequence | np.ndarray) else [zone]
     if len(values) != 3 or not all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in values):
         raise SpecimenError(f"zone axis {zone!r}: expected three integers [uvw], such as '[110]' or '1 -1 0'")
     u, v, w = (int(value) for value in values)  # type: ignore[call-overload]
@@ -264,6 +268,7 @@ def project(
     known = u_A or {}
     u = np.array([known.get(chemical_symbols[z], DEFAULT_U_A) for z in numbers[chosen]])
     column = _clusters(_distances(placed, lateral), merge_tolerance_A, "complete")
+    placed = _gathered(placed, lateral, column)
     label = name or atoms.get_chemical_formula(empirical=True)
     title = f"{label} [{''.join(map(str, parse_zone(zone)))}]"
     return ProjectedCrystal(title, lateral, placed, numbers[chosen], amount.astype(float), u, column, layer)
@@ -300,10 +305,11 @@ def defective(
     n1, n2 = np.meshgrid(np.arange(repeat[0]), np.arange(repeat[1]), indexing="ij")
     shifts = np.stack([n1.ravel(), n2.ravel()], axis=1) @ specimen.cell_A
     cells, columns = len(shifts), int(specimen.column.max()) + 1
+    home = _gathered(specimen.xy_A, specimen.cell_A, specimen.column)
     column = (np.arange(cells)[:, None] * columns + specimen.column).ravel()
     left = np.where(rng.random(cells * columns) < vacancy_fraction, rng.random(cells * columns), 1.0)
     moved = rng.normal(scale=displacement_A, size=(cells * columns, 2)) if displacement_A else np.zeros((1, 2))
-    xy = (specimen.xy_A[None] + shifts[:, None]).reshape(-1, 2)
+    xy = (home[None] + shifts[:, None]).reshape(-1, 2)
     return Specimen(
         f"{specimen.name}, defective",
         specimen.cell_A * np.array(repeat)[:, None],
@@ -325,6 +331,14 @@ def _distances(xy: NDArray[np.float64], cell: NDArray[np.float64]) -> NDArray[np
     return nearest
 
 
+def _gathered(xy: NDArray[np.float64], cell: NDArray[np.float64], column: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sites at their images nearest to the first site of their column, so that no column spans the cell's edge."""
+    first = np.unique(column, return_index=True)[1]
+    delta = (xy - xy[first][column]) @ np.linalg.inv(cell)
+    together: NDArray[np.float64] = xy - np.rint(delta) @ cell
+    return together
+
+
 def _clusters(apart: NDArray[np.float64], tolerance: float, method: Literal["single", "complete"]) -> NDArray[np.int64]:
     """Cluster index 0..K-1 of each item, numbered by first appearance."""
     if len(apart) == 1:
@@ -340,7 +354,23 @@ def _clusters(apart: NDArray[np.float64], tolerance: float, method: Literal["sin
 def _primitive(
     cell: NDArray[np.float64], fractional: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Primitive lattice of a set of labelled points in d dimensions, and the points of one primitive cell."""
+    """Primitive lattice of a set of labelled points in d dimensions, and the points of one primitive cell.
+
+    Near-symmetries can look like translations one by one and still be no group: then a stricter tolerance is tried,
+    and at last the cell is left as it is, so that no atom is ever lost.
+    """
+    for tolerance in (_SYMMETRY_A, _SYMMETRY_A / 10.0, _SYMMETRY_A / 100.0):
+        basis, kept, order = _reduced(cell, fractional, labels, tolerance)
+        shrunk = abs(np.linalg.det(cell)) / abs(np.linalg.det(basis))
+        if len(kept) * order == len(labels) and abs(shrunk - order) < 1e-6 * order:
+            return basis, kept
+    return cell, np.arange(len(labels))
+
+
+def _reduced(
+    cell: NDArray[np.float64], fractional: NDArray[np.float64], labels: NDArray[np.int64], tolerance: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+    """Lattice with the translations that hold within a tolerance, the points kept, and how many translations."""
     d = len(cell)
     values, counts = np.unique(labels, return_counts=True)
     rare = np.flatnonzero(labels == values[np.argmin(counts)])
@@ -348,30 +378,34 @@ def _primitive(
     images = [np.arange(len(labels))]
     for other in rare[1:]:
         shift = fractional[other] - fractional[rare[0]]
-        image = _permutation(fractional, shift, cell, labels)
+        image = _permutation(fractional, shift, cell, labels, tolerance)
         if image is not None:
             translations.append(shift)
             images.append(image)
     order = len(translations)
     if order == 1:
-        return cell, np.arange(len(labels))
+        return cell, np.arange(len(labels)), 1
     # A group of `order` translations has coordinates in multiples of 1 / order.
     generators = np.rint(np.concatenate([np.eye(d), np.array(translations)]) * order).astype(int)
     basis = _row_hermite(generators)[:d] / order @ cell
     kept = np.array([i for i in range(len(labels)) if i == min(int(image[i]) for image in images)])
-    return basis, kept
+    return basis, kept, order
 
 
 def _permutation(
-    fractional: NDArray[np.float64], shift: NDArray[np.float64], cell: NDArray[np.float64], labels: NDArray[np.int64]
+    fractional: NDArray[np.float64],
+    shift: NDArray[np.float64],
+    cell: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    tolerance: float,
 ) -> NDArray[np.int64] | None:
-    """Where a translation takes every point, or None if it is no symmetry."""
+    """Where a translation takes every point, or None if it is no symmetry within a tolerance in angstrom."""
     delta = fractional[:, None] + shift - fractional[None]
     delta -= np.rint(delta)
     apart = np.linalg.norm(delta @ cell, axis=-1)
     apart[labels[:, None] != labels[None, :]] = np.inf
     image: NDArray[np.int64] = np.argmin(apart, axis=1).astype(np.int64)
-    if (apart[np.arange(len(image)), image] > _SYMMETRY_A).any() or len(np.unique(image)) < len(image):
+    if (apart[np.arange(len(image)), image] > tolerance).any() or len(np.unique(image)) < len(image):
         return None
     return image
 

@@ -68,19 +68,19 @@ def _layer(atoms: Atoms) -> Atoms:
 _ALL = (
     Material(
         "Pt", "Pt", "Fm-3m", "bulk", "Arblaster, Platinum Metals Rev. 41 (1997) 12: a = 3.9236 A at 293 K",
-        {"Pt": 0.070}, _PENG + ", B = 0.39 A^2", lambda: bulk("Pt", "fcc", a=3.9236, cubic=True),
+        {"Pt": 0.0695}, _PENG + ", B = 0.356 A^2 at 280 K, scaled to 300 K", lambda: bulk("Pt", "fcc", a=3.9236, cubic=True),
     ),
     Material(
         "Au", "Au", "Fm-3m", "bulk", "Maeland & Flanagan, Can. J. Phys. 42 (1964) 2364: a = 4.0783 A",
-        {"Au": 0.089}, _PENG + ", B = 0.63 A^2", lambda: bulk("Au", "fcc", a=4.0783, cubic=True),
+        {"Au": 0.0897}, _PENG + ", B = 0.593 A^2 at 280 K, scaled to 300 K", lambda: bulk("Au", "fcc", a=4.0783, cubic=True),
     ),
     Material(
         "W", "W", "Im-3m", "bulk", "Parrish, Acta Cryst. 13 (1960) 838: a = 3.1652 A",
-        {"W": 0.045}, _PENG + ", B = 0.16 A^2", lambda: bulk("W", "bcc", a=3.1652, cubic=True),
+        {"W": 0.0455}, _PENG + ", B = 0.153 A^2 at 280 K, scaled to 300 K", lambda: bulk("W", "bcc", a=3.1652, cubic=True),
     ),
     Material(
         "Si", "Si", "Fd-3m", "bulk", "CODATA 2018 lattice parameter of silicon, a = 5.431020511 A",
-        {"Si": 0.0766}, _PENG + ", B = 0.463 A^2", lambda: bulk("Si", "diamond", a=5.431020511, cubic=True),
+        {"Si": 0.0793}, _PENG + ", B = 0.463 A^2 at 280 K, scaled to 300 K", lambda: bulk("Si", "diamond", a=5.431020511, cubic=True),
     ),
     Material(
         "NiO", "NiO", "Fm-3m", "bulk", "Sasaki, Fujino & Takeuchi, Proc. Jpn Acad. B55 (1979) 43: a = 4.178 A",
@@ -92,14 +92,16 @@ _ALL = (
         _cell("SrTiO", [(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0)], 221, [3.905] * 3 + [90] * 3),
     ),
     Material(
-        "DyScO3", "DyScO3", "Pbnm", "bulk", "Velickov, Kahlenberg, Bertram & Bernhagen, Z. Kristallogr. 222 (2007) 466",
+        "DyScO3", "DyScO3", "Pbnm", "bulk",
+        "cell: Velickov, Kahlenberg, Bertram & Bernhagen, Z. Kristallogr. 222 (2007) 466; positions as usually tabulated,"
+        " checked by bond lengths only",
         {"Dy": 0.075, "Sc": 0.070, "O": 0.085}, _TYPICAL,
         lambda: _dyscandate(),
     ),
     Material(
         "TiO2", "TiO2", "P4_2/mnm", "bulk",
         "Abrahams & Bernstein, J. Chem. Phys. 55 (1971) 3206: a = 4.59366, c = 2.95868 A, x = 0.30479",
-        {"Ti": 0.073, "O": 0.075}, _TYPICAL,
+        {"Ti": 0.078, "O": 0.068}, "Howard, Sabine & Dickson, Acta Cryst. B47 (1991) 462",
         _cell("TiO", [(0, 0, 0), (0.30479, 0.30479, 0)], 136, [4.593659, 4.593659, 2.958682, 90, 90, 90]),
     ),
     Material(
@@ -119,7 +121,7 @@ _ALL = (
     ),
     Material(
         "Co3O4", "Co3O4", "Fd-3m (origin 2)", "bulk",
-        "Liu & Prewitt, Phys. Chem. Minerals 17 (1990) 168: a = 8.0821 A, u = 0.2631",
+        "Will, Masciocchi, Parrish & Hart, Z. Kristallogr. 190 (1987) 277: a = 8.0821 A, u = 0.2631",
         {"Co": 0.065, "O": 0.075}, _TYPICAL,
         _cell("CoCoO", [(0.125,) * 3, (0.5,) * 3, (0.2631,) * 3], 227, [8.0821] * 3 + [90] * 3, setting=2),
     ),

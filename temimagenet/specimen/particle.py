@@ -26,7 +26,7 @@ def faceted_particle(name: str, zone: tuple[int, int, int], *, size_A: float, rn
     at random in the plane.
 
     Args:
-        name: a cubic material of the registry.
+        name: a material of the registry with one element and cubic axes, such as Pt.
         zone: zone axis along the beam.
         size_A: mean distance between opposite {111} facets.
         rng: source of randomness.
@@ -35,13 +35,15 @@ def faceted_particle(name: str, zone: tuple[int, int, int], *, size_A: float, rn
         A finite specimen; every column is one projected lattice row.
 
     Raises:
-        SpecimenError: the material is not cubic, the size is out of range, or fewer than 10 atoms lie inside.
+        SpecimenError: the material is not a cubic element, the size is out of range, or fewer than 10 atoms lie inside.
     """
     known = material(name)
     conventional = known.atoms()
     lengths = conventional.cell.lengths()
     if known.morphology != "bulk" or np.ptp(lengths) > 1e-6 or np.ptp(conventional.cell.angles()) > 1e-6:
         raise SpecimenError(f"{name} is not cubic: faceted particles are cut from cubic crystals such as Pt")
+    if len(known.u_A) > 1:
+        raise SpecimenError(f"{name} is a compound: faceted particles are cut from cubic elements such as Pt")
     if not 0.0 < size_A <= MAX_PARTICLE_A:
         raise SpecimenError(f"particle size {size_A} A: expected above 0 and up to {MAX_PARTICLE_A:g}")
     oriented = orient(conventional, zone)
