@@ -18,6 +18,7 @@ __all__ = ["DEFAULT_U_A", "MATERIALS", "Material", "material"]
 DEFAULT_U_A = 0.08
 """Thermal displacement per axis of an element whose value is not known: B = 0.5 A^2, usual at room temperature."""
 
+# Peng's B at 280 K is scaled by 300 / 280, as a crystal far above its Debye temperature would.
 _PENG = "Peng, Ren, Dudarev & Whelan, Acta Cryst. A52 (1996) 456"
 _TYPICAL = "typical of room-temperature refinements of its structure type; not a measurement on this compound"
 
@@ -67,20 +68,25 @@ def _layer(atoms: Atoms) -> Atoms:
 
 _ALL = (
     Material(
-        "Pt", "Pt", "Fm-3m", "bulk", "Arblaster, Platinum Metals Rev. 41 (1997) 12: a = 3.9236 A at 293 K",
-        {"Pt": 0.0695}, _PENG + ", B = 0.356 A^2 at 280 K, scaled to 300 K", lambda: bulk("Pt", "fcc", a=3.9236, cubic=True),
+        "Pt", "Pt", "Fm-3m", "bulk",
+        "Arblaster, Platinum Metals Rev. 41 (1997) 12: a = 3.9236 A at 293 K",
+        {"Pt": 0.0695}, _PENG + ", B = 0.356 A^2 at 280 K scaled", lambda: bulk("Pt", "fcc", a=3.9236, cubic=True),
     ),
     Material(
-        "Au", "Au", "Fm-3m", "bulk", "Maeland & Flanagan, Can. J. Phys. 42 (1964) 2364: a = 4.0783 A",
-        {"Au": 0.0897}, _PENG + ", B = 0.593 A^2 at 280 K, scaled to 300 K", lambda: bulk("Au", "fcc", a=4.0783, cubic=True),
+        "Au", "Au", "Fm-3m", "bulk",
+        "Maeland & Flanagan, Can. J. Phys. 42 (1964) 2364: a = 4.0783 A",
+        {"Au": 0.0897}, _PENG + ", B = 0.593 A^2 at 280 K scaled", lambda: bulk("Au", "fcc", a=4.0783, cubic=True),
     ),
     Material(
-        "W", "W", "Im-3m", "bulk", "Parrish, Acta Cryst. 13 (1960) 838: a = 3.1652 A",
-        {"W": 0.0455}, _PENG + ", B = 0.153 A^2 at 280 K, scaled to 300 K", lambda: bulk("W", "bcc", a=3.1652, cubic=True),
+        "W", "W", "Im-3m", "bulk",
+        "Parrish, Acta Cryst. 13 (1960) 838: a = 3.1652 A",
+        {"W": 0.0455}, _PENG + ", B = 0.153 A^2 at 280 K scaled", lambda: bulk("W", "bcc", a=3.1652, cubic=True),
     ),
     Material(
-        "Si", "Si", "Fd-3m", "bulk", "CODATA 2018 lattice parameter of silicon, a = 5.431020511 A",
-        {"Si": 0.0793}, _PENG + ", B = 0.463 A^2 at 280 K, scaled to 300 K", lambda: bulk("Si", "diamond", a=5.431020511, cubic=True),
+        "Si", "Si", "Fd-3m", "bulk",
+        "CODATA 2018 lattice parameter of silicon, a = 5.431020511 A",
+        {"Si": 0.0793}, _PENG + ", B = 0.463 A^2 at 280 K scaled",
+        lambda: bulk("Si", "diamond", a=5.431020511, cubic=True),
     ),
     Material(
         "NiO", "NiO", "Fm-3m", "bulk", "Sasaki, Fujino & Takeuchi, Proc. Jpn Acad. B55 (1979) 43: a = 4.178 A",
@@ -93,8 +99,8 @@ _ALL = (
     ),
     Material(
         "DyScO3", "DyScO3", "Pbnm", "bulk",
-        "cell: Velickov, Kahlenberg, Bertram & Bernhagen, Z. Kristallogr. 222 (2007) 466; positions as usually tabulated,"
-        " checked by bond lengths only",
+        "cell: Velickov, Kahlenberg, Bertram & Bernhagen, Z. Kristallogr. 222 (2007) 466;"
+        " positions as usually tabulated, checked by bond lengths only",
         {"Dy": 0.075, "Sc": 0.070, "O": 0.085}, _TYPICAL,
         lambda: _dyscandate(),
     ),
