@@ -140,6 +140,10 @@ def orient(atoms: Atoms, zone: tuple[int, int, int]) -> Atoms:
     cell = np.asarray(atoms.cell.array, dtype=np.float64)
     direction = np.asarray(zone) @ cell
     if layer:
+        if np.abs(cell[:2] @ cell[2]).max() > 1e-3 * np.linalg.norm(cell[2]):
+            raise SpecimenError(
+                f"layer {atoms.get_chemical_formula()}: expected its third cell vector normal to the layer"
+            )
         basis, chosen = cell, np.arange(len(atoms))
         steps = np.array([0, 0, 1])
     else:
@@ -184,6 +188,7 @@ class ProjectedCrystal:
         u_A: (N,) thermal displacement per axis.
         column: (N,) column of each site.
         layer: whether it is a single layer.
+        frame: (3, 3) rotation, its rows the projection's x and y and the beam in the axes of the crystal's own cell.
     """
 
     name: str
@@ -194,6 +199,7 @@ class ProjectedCrystal:
     u_A: Float[NDArray[np.float64], "N"]
     column: Int[NDArray[np.int64], "N"]
     layer: bool
+    frame: Float[NDArray[np.float64], "3 3"]
 
     def slab(self, thickness_A: float) -> Specimen:
         """A crystal of uniform thickness in angstrom; the ends of a column may hold part of an atom on average.
@@ -271,7 +277,9 @@ def project(
     placed = _gathered(placed, lateral, column)
     label = name or atoms.get_chemical_formula(empirical=True)
     title = f"{label} [{''.join(map(str, parse_zone(zone)))}]"
-    return ProjectedCrystal(title, lateral, placed, numbers[chosen], amount.astype(float), u, column, layer)
+    frame = turned.info["frame"].copy()
+    frame[:2] = turn.T @ frame[:2]
+    return ProjectedCrystal(title, lateral, placed, numbers[chosen], amount.astype(float), u, column, layer, frame)
 
 
 def strained(specimen: Specimen, exx: float, eyy: float, exy: float) -> Specimen:
@@ -289,6 +297,8 @@ def defective(
     rng: np.random.Generator,
 ) -> Specimen:
     """A supercell in which some columns have lost part of their atoms and all are a little out of place.
+
+    A layer loses whole atoms, and a column that has none left is no column.
 
     Args:
         specimen: periodic.
@@ -308,16 +318,20 @@ def defective(
     home = _gathered(specimen.xy_A, specimen.cell_A, specimen.column)
     column = (np.arange(cells)[:, None] * columns + specimen.column).ravel()
     left = np.where(rng.random(cells * columns) < vacancy_fraction, rng.random(cells * columns), 1.0)
+    atoms = np.tile(specimen.atoms, cells) * left[column]
+    if specimen.is_layer:
+        atoms = np.floor(atoms)
+    there = atoms > 0.0
     moved = rng.normal(scale=displacement_A, size=(cells * columns, 2)) if displacement_A else np.zeros((1, 2))
     xy = (home[None] + shifts[:, None]).reshape(-1, 2)
     return Specimen(
         f"{specimen.name}, defective",
         specimen.cell_A * np.array(repeat)[:, None],
-        xy + (moved[column] if displacement_A else 0.0),
-        np.tile(specimen.numbers, cells),
-        np.tile(specimen.atoms, cells) * left[column],
-        np.tile(specimen.u_A, cells),
-        column.astype(np.int64),
+        (xy + (moved[column] if displacement_A else 0.0))[there],
+        np.tile(specimen.numbers, cells)[there],
+        atoms[there],
+        np.tile(specimen.u_A, cells)[there],
+        np.unique(column[there], return_inverse=True)[1].astype(np.int64),
     )
 
 

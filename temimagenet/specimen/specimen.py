@@ -70,10 +70,15 @@ class Specimen:
         centres: NDArray[np.float64] = self.xy_A[first] + shift / total[:, None]
         return centres
 
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is periodic and every site holds one to four whole atoms: a single layer, not a slab."""
+        return self.cell_A is not None and self.atoms.max() <= 4.0 and bool(np.all(self.atoms % 1.0 == 0.0))
+
     @cached_property
     def column_kinds(self) -> tuple[str, ...]:
         """Elements of each column by falling Z ("TiO", "Dy"), with their number in a layer, where it is few ("S2")."""
-        few = self.cell_A is not None and self.atoms.max() <= 4.0 and bool(np.all(self.atoms % 1.0 == 0.0))
+        few = self.is_layer
         amounts: list[dict[int, float]] = [defaultdict(float) for _ in range(len(self.column_xy_A))]
         for k, z, atoms in zip(self.column.tolist(), self.numbers.tolist(), self.atoms.tolist(), strict=True):
             amounts[k][z] += atoms

@@ -192,6 +192,34 @@ def test_defects_thin_the_asked_share_of_columns():
     assert np.std(damaged.xy_A - ideal) == pytest.approx(0.1, rel=0.05)
 
 
+def test_a_damaged_layer_misses_whole_atoms_and_their_columns():
+    sheet = project(material("graphene").atoms(), (0, 0, 1)).sheet()
+    damaged = defective(sheet, (30, 30), 0.2, 0.0, np.random.default_rng(2))
+    assert set(damaged.atoms) == {1.0}
+    assert len(damaged.column_xy_A) == len(damaged.atoms)
+    assert len(damaged.atoms) / 1800 == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "zone"), [("TiO2", (1, 0, 0)), ("DyScO3", (1, 1, 0)), ("GaN", (0, 0, 1)), ("Pt", (1, 2, 3))]
+)
+def test_the_frame_takes_crystal_coordinates_to_projected_sites(name, zone):
+    atoms = material(name).atoms()
+    crystal = project(atoms, zone)
+    block = atoms.repeat((2, 2, 2))
+    turned = block.positions @ crystal.frame.T
+    assert np.allclose(crystal.frame @ crystal.frame.T, np.eye(3))
+    assert np.linalg.det(crystal.frame) == pytest.approx(1.0)
+    inverse = np.linalg.inv(crystal.cell_A)
+    worst = []
+    for shift in turned[0, :2] - crystal.xy_A[crystal.numbers == atoms.numbers[0]]:
+        delta = (turned[:, None, :2] - shift - crystal.xy_A[None]) @ inverse
+        apart = np.linalg.norm((delta - np.rint(delta)) @ crystal.cell_A, axis=-1)
+        apart[block.numbers[:, None] != crystal.numbers[None]] = 9.0
+        worst.append(apart.min(axis=1).max())
+    assert min(worst) < 0.011
+
+
 @pytest.mark.parametrize(
     ("text", "zone"),
     [
