@@ -33,7 +33,7 @@ async function start() {
   fromUrl();
   rows = await catalogue();
   for (const row of rows) {
-    row.text = `${row.id} ${row.entry} ${row.material} ${row.formula} ${row.zone} ${row.morphology} ${row.background} ${row.split} ${row.engine}`.toLowerCase();
+    row.text = ` ${row.id} ${row.entry} ${row.material} ${row.formula} ${row.zone} ${row.morphology} ${row.background} ${row.split} ${row.engine}`.toLowerCase();
     row.text += ` ${row.zone.replace(/[[\]]/g, "")} ${row.psnr_dB < 14 ? "noisy" : ""}`;
   }
   build();
@@ -140,7 +140,8 @@ function element(name, attributes = {}, ...children) {
 }
 
 function update() {
-  const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
+  // Words match from their start, so that "110" finds a zone axis and not sample 000110.
+  const words = state.q.toLowerCase().replace(/[[\]]/g, " ").split(/\s+/).filter(Boolean).map((word) => ` ${word}`);
   const facets = FACETS.map(([field]) => [field, state.chosen.get(field)]).map(([field, set]) => [field, set?.size ? set : null]);
   const counts = new Map();
   shown = [];
