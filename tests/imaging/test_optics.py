@@ -56,7 +56,7 @@ def test_transfer_function_equals_the_fourier_transform_of_abtems_probe(name):
     otf = np.fft.fft2(reference).real[0] * (EXTENT / POINTS) ** 2
     q = np.fft.fftfreq(POINTS, EXTENT / POINTS)
     inside = np.abs(q) < 1.02 * optics.q_max_per_A
-    assert np.abs(optics.otf(q[inside]) - otf[inside]).max() < 2.5e-3
+    assert np.abs(optics.otf(q[inside]) - otf[inside]).max() < 1e-3
 
 
 def test_aberrated_transfer_function_equals_brute_force_autocorrelation():
