@@ -84,8 +84,6 @@ def render_library(
     root = root.resolve()
     tasks = plan_library(recipe, dense=dense, samples_per_shard=samples_per_shard)
     root.mkdir(parents=True, exist_ok=True)
-    for stale in root.glob("**/.*.partial"):
-        stale.unlink()
     waiting = [task for task in tasks if not shard_is_done(task, root)]
     processes = min(workers or os.cpu_count() or 1, max(len(waiting), 1))
     columns = (

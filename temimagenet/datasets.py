@@ -243,8 +243,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples of one image size; ragged points are padded with NaN to the longest.
 
     Raises:
-        DatasetError: the images differ in size.
+        DatasetError: there are no samples, or the images differ in size.
     """
+    if not samples:
+        raise DatasetError("no samples to collate")
     shapes = {tuple(sample.image.shape) for sample in samples}
     if len(shapes) > 1:
         raise DatasetError(
@@ -325,7 +327,7 @@ def _select(catalogue: pd.DataFrame, root: Path, split: str | None, engine: str,
         chosen = chosen[chosen["split"] == split]
     if where:
         try:
-            chosen = chosen.query(where)
+            chosen = chosen.query(where, local_dict={}, global_dict={})
         except Exception as error:
             fields = ", ".join(catalogue.columns)
             raise DatasetError(

@@ -154,6 +154,10 @@ def test_bad_requests_are_refused(library, tmp_path):
         TEMImageNet(library, where="psnr >")
     with pytest.raises(DatasetError, match="no sample"):
         TEMImageNet(library, where="psnr_dB > 1000")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        TEMImageNet(library, where="@np.sum(psnr_dB) > 0")
+    with pytest.raises(DatasetError, match="no samples to collate"):
+        collate([])
     with pytest.raises(IndexError):
         TEMImageNet(library, split=None)[24]
     with pytest.raises(DatasetError, match="unknown split"):

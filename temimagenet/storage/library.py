@@ -178,8 +178,8 @@ def finish_library(root: Path, recipe: Recipe, tasks: tuple[ShardTask, ...]) -> 
         if not shard_is_done(task, root):
             raise ShardError(f"{root / task.name}: missing or damaged; run the render again to complete the library")
     wanted = {task.name for task in tasks} | {sidecar_path(Path(task.name)).as_posix() for task in tasks}
-    for file in (root / "shards").iterdir():
-        if f"shards/{file.name}" not in wanted:
+    for file in [*(root / "shards").iterdir(), *root.glob(".*.partial")]:
+        if file.relative_to(root).as_posix() not in wanted:
             file.unlink()
     rows = [row for task in tasks for row in _catalogue_rows(root, task.name)]
     frame = pd.DataFrame(rows)
