@@ -1,4 +1,4 @@
-"""Command line of the builder: `python -m builder plan|render|portal|serve`."""
+"""Command line of the builder: `python -m builder plan|render|atlas|portal|serve`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from builder.atlas import compute_atlas
 from builder.portal import build_portal
 from builder.render import estimate, render_library
 from builder.serve import serve as serve_folder
+from temimagenet.atlas import cache_folder, table_tasks
 from temimagenet.errors import TEMImageNetError
+from temimagenet.imaging.multislice import Accuracy
 from temimagenet.recipe import load_recipe
 
 app = typer.Typer(help="Render TEMImageNet libraries and their website.", no_args_is_help=True, add_completion=False)
@@ -60,6 +63,44 @@ def render(
     facts = json.loads(manifest.read_text(encoding="utf-8"))
     size = sum(file["bytes"] for file in facts["files"].values())
     console.print(f"{facts['samples']:,} samples, {size / 1e6:,.0f} MB, checksums in {manifest}")
+
+
+@app.command()
+def atlas(
+    recipe: Annotated[str, typer.Argument(help="Recipe whose crystals to compute: a preset or a path.")] = "v1",
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Folder of tables; the cache that renders read unless given."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also gather all tables into this file.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Only Pt, Si and graphene, at twice the error.")] = False,
+    tolerance: Annotated[float, typer.Option(min=1e-4, help="Standard error of an image over its mean.")] = 0.01,
+    sweeps: Annotated[int, typer.Option(min=1, help="Most sweeps through the whole thickness.")] = 24,
+    thin_sweeps: Annotated[int, typer.Option(min=0, help="Most further sweeps through the thinner half.")] = 400,
+    keep_pairs: Annotated[bool, typer.Option("--keep-pairs", help="Keep beam pairs, for other aberrations.")] = False,
+    device: Annotated[str, typer.Option(help="Where to propagate: cpu or cuda.")] = "cpu",
+    workers: Workers = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to compute on.")] = None,
+) -> None:
+    """Compute the multislice tables of a recipe. Run again after an interruption, it goes on where it stopped."""
+    if quick:
+        tolerance = max(tolerance, 0.02)
+    accuracy = Accuracy(
+        tolerance=tolerance, least_sweeps=min(4, sweeps), most_sweeps=sweeps, most_thin_sweeps=thin_sweeps
+    )
+    tasks = [
+        task
+        for task in table_tasks(load_recipe(recipe), accuracy)
+        if not quick or (task.specimen.material, task.specimen.zone) in _QUICK
+    ]
+    folder = folder or cache_folder()
+    paths = compute_atlas(
+        tasks, folder, out=out, keep_pairs=keep_pairs, device=device, workers=workers, scheduler=scheduler
+    )
+    console.print(f"{len(paths)} tables in {folder}" + (f", gathered in {out}" if out else ""))
+
+
+_QUICK = (("Pt", (1, 1, 0)), ("Si", (1, 1, 0)), ("graphene", (0, 0, 1)))
 
 
 @app.command()

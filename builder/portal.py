@@ -178,9 +178,10 @@ def _mosaic(out: Path, catalogue: pd.DataFrame) -> list[dict[str, str]]:
         start, stop = entry["offsets"][row["row"]], entry["offsets"][row["row"] + 1]
         with (out / "thumbs" / entry["pack"]).open("rb") as file:
             file.seek(start)
-            (folder / f"{row['id']}.webp").write_bytes(file.read(stop - start))
+            (folder / f"{row['id']}-{row['engine']}.webp").write_bytes(file.read(stop - start))
         alt = f"{row['entry']}, {row['field_of_view_A']:g} Å"
-        tiles.append({"id": row["id"], "engine": row["engine"], "src": f"mosaic/{row['id']}.webp", "alt": alt})
+        name = f"mosaic/{row['id']}-{row['engine']}.webp"
+        tiles.append({"id": row["id"], "engine": row["engine"], "src": name, "alt": alt})
     return tiles
 
 

@@ -15,7 +15,7 @@ from temimagenet.render import render
 from temimagenet.storage import finish_library, plan_library, render_shard, shard_is_done
 from temimagenet.storage.shard import DENSE_MAPS
 
-__all__ = ["Estimate", "estimate", "render_library"]
+__all__ = ["Estimate", "cluster_client", "estimate", "render_library"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def estimate(recipe: Recipe, *, dense: bool, workers: int, trial: int = 24) -> E
         write_shard(path, samples, count, engine="linear", recipe_json="", dense=dense)
         seconds = (time.perf_counter() - start) / count
         size = sum(file.stat().st_size for file in Path(folder).iterdir()) / count
-    return Estimate(recipe.samples, len(tasks), size * recipe.samples, seconds * recipe.samples / workers)
+    total = sum(len(task.indices) for task in tasks)
+    return Estimate(total, len(tasks), size * total, seconds * total / workers)
 
 
 def render_library(
@@ -94,22 +95,23 @@ def render_library(
         TimeRemainingColumn(),
     )
     with Progress(*columns) as progress:
-        bar = progress.add_task(f"rendering {recipe.name}", total=recipe.samples)
-        progress.advance(bar, recipe.samples - sum(task.stop - task.start for task in waiting))
+        total = sum(len(task.indices) for task in tasks)
+        bar = progress.add_task(f"rendering {recipe.name}", total=total)
+        progress.advance(bar, total - sum(len(task.indices) for task in waiting))
         if processes == 1 and scheduler is None:
             for task in waiting:
                 render_shard(task, root, lambda: progress.advance(bar))
         elif waiting:
-            with _client(scheduler, processes) as client:
+            with cluster_client(scheduler, processes) as client:
                 futures = client.map(render_shard, waiting, root=root, pure=False)
-                sizes = {future.key: task.stop - task.start for future, task in zip(futures, waiting, strict=True)}
+                sizes = {future.key: len(task.indices) for future, task in zip(futures, waiting, strict=True)}
                 for future in as_completed(futures):
                     future.result()
                     progress.advance(bar, sizes[future.key])
     return finish_library(root, recipe, tasks)
 
 
-def _client(scheduler: str | None, processes: int) -> Client:
+def cluster_client(scheduler: str | None, processes: int) -> Client:
     """A client of the given scheduler, or of a cluster of single-threaded processes on this machine."""
     if scheduler is not None:
         return Client(scheduler)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,10 @@ from platformdirs import user_cache_path
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from temimagenet.atlas import check_tables, has_table
 from temimagenet.errors import DatasetError
 from temimagenet.labels import POINTS, SCALARS, check_labels
-from temimagenet.recipe import Recipe, load_recipe, recipe_for_structure, sample_spec
+from temimagenet.recipe import Engine, Recipe, load_recipe, recipe_for_structure, sample_spec
 from temimagenet.render import Sample, render
 from temimagenet.storage import finish_library, plan_library, read_catalogue, render_shard, verify_library
 from temimagenet.storage.shard import Shard
@@ -158,12 +159,14 @@ class OnTheFly(IterableDataset[Sample]):
         split: keep only samples of this split; None keeps all.
         transform: applied to every sample.
         device: where to render.
+        engine: "linear", or "multislice": samples of which the atlas has no table are left out.
         rank: number of this process among `world_size`; torch.distributed's where it runs.
         world_size: number of processes.
 
     Raises:
         RecipeError, SpecimenError: the source cannot be used.
-        DatasetError: unknown split.
+        AtlasError: no multislice table exists for a crystal of the source.
+        DatasetError: unknown split or engine.
         LabelError: unknown label.
     """
 
@@ -176,6 +179,7 @@ class OnTheFly(IterableDataset[Sample]):
         split: str | None = None,
         transform: Transform | None = None,
         device: torch.device | str = "cpu",
+        engine: Engine = "linear",
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
@@ -190,6 +194,11 @@ class OnTheFly(IterableDataset[Sample]):
         self.recipe = replace(recipe, seed=seed)
         self.labels = check_labels(tuple([labels] if isinstance(labels, str) else labels))
         self.split, self.transform, self.device = split, transform, device
+        self.engine: Engine = engine
+        if engine not in get_args(Engine):
+            raise DatasetError(f"unknown engine {engine!r}: expected one of {', '.join(get_args(Engine))}")
+        if engine == "multislice":
+            check_tables(self.recipe)
         spread = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.rank = rank if rank is not None else (torch.distributed.get_rank() if spread else 0)
         self.world_size = world_size or (torch.distributed.get_world_size() if spread else 1)
@@ -201,8 +210,11 @@ class OnTheFly(IterableDataset[Sample]):
         index = self.rank * workers + number
         while True:
             spec = sample_spec(self.recipe, index)
-            if self.split in (None, spec.split):
-                sample = render([spec], self.labels, self.device)[0]
+            wanted = self.split in (None, spec.split)
+            if wanted and self.engine == "multislice":
+                wanted = has_table(spec.specimen, spec.optics, spec.detector)
+            if wanted:
+                sample = render([spec], self.labels, self.device, engine=self.engine)[0]
                 yield sample if self.transform is None else self.transform(sample)
             index += self.world_size * workers
 

@@ -1,6 +1,7 @@
 """The errors of TEMImageNet: each message says what was found, where, what was expected and what to do next."""
 
 __all__ = [
+    "AtlasError",
     "DatasetError",
     "LabelError",
     "OpticsError",
@@ -21,6 +22,10 @@ class SpecimenError(TEMImageNetError):
 
 class OpticsError(TEMImageNetError):
     """An optical, scan or detector parameter is outside its physical range."""
+
+
+class AtlasError(TEMImageNetError):
+    """No multislice table exists for what was asked, or a table is damaged."""
 
 
 class LabelError(TEMImageNetError):

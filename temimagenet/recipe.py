@@ -22,6 +22,7 @@ from temimagenet.specimen import MATERIALS, material, orient, parse_zone, struct
 
 __all__ = [
     "Distribution",
+    "Engine",
     "Entry",
     "Recipe",
     "SampleSpec",
@@ -36,6 +37,8 @@ __all__ = [
 
 EntryKind = Literal["crystal", "particle", "amorphous"]
 Split = Literal["train", "test", "heldout"]
+Engine = Literal["linear", "multislice"]
+"""`linear`: columns times the transfer function; `multislice`: the atlas of scattering-matrix tables."""
 
 TRAIN_SHARE = 0.75
 """Share of samples in `train`, the rest is `test` (Lin et al. 2021)."""
@@ -209,6 +212,7 @@ class Recipe:
         detector: annular detector.
         conditions: optics by number.
         entries: kinds of specimen.
+        engines: engines that render it; multislice twins exist for periodic crystals and layers.
     """
 
     name: str
@@ -219,7 +223,7 @@ class Recipe:
     detector: Detector
     conditions: Mapping[int, Optics]
     entries: tuple[Entry, ...]
-    engines: tuple[str, ...] = ("linear",)
+    engines: tuple[Engine, ...] = ("linear",)
 
     def to_json(self) -> str:
         """The resolved recipe as JSON, structure files included; equal recipes give equal text."""
@@ -239,7 +243,19 @@ _DRAWN: dict[str, Any] = {
     "scan_form": str,
     "size_A": float,
 }
-_TOP = {"schema", "name", "seed", "samples", "image_size", "contrast", "detector_mrad", "draw", "conditions", "entry"}
+_TOP = {
+    "schema",
+    "name",
+    "seed",
+    "samples",
+    "image_size",
+    "contrast",
+    "detector_mrad",
+    "draw",
+    "conditions",
+    "entry",
+    "engines",
+}
 _ENTRY = {
     "name", "kind", "material", "cif", "zone", "draw", "share", "heldout", "realisations", "cell_A", "strain",
     "vacancy_fraction", "displacement_A",
@@ -453,6 +469,9 @@ def _parse(text: str, where: str, folder: Path) -> Recipe:
     contrast = _typed(data, "contrast", str, where, "adf")
     if contrast not in get_args(Contrast):
         raise RecipeError(f"{where}: contrast {contrast!r}, expected one of {', '.join(get_args(Contrast))}")
+    engines = _typed(data, "engines", list, where, ["linear"])
+    if not engines or any(engine not in get_args(Engine) for engine in engines) or len(set(engines)) < len(engines):
+        raise RecipeError(f"{where}: engines {engines}, expected a list of {', '.join(get_args(Engine))}")
     common = _distributions(_typed(data, "draw", dict, where), f"{where}, [draw]")
     try:
         detector = Detector(*(float(a) for a in _typed(data, "detector_mrad", list, where, [98.0, 196.0])))
@@ -469,7 +488,9 @@ def _parse(text: str, where: str, folder: Path) -> Recipe:
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise RecipeError(f"{where}: two entries are named {twice!r}; give one another name")
-    recipe = Recipe(name, seed, samples, image_size, cast(Contrast, contrast), detector, conditions, entries)
+    recipe = Recipe(
+        name, seed, samples, image_size, cast(Contrast, contrast), detector, conditions, entries, tuple(engines)
+    )
     for i, entry in enumerate(entries):
         _check_entry(entry, recipe, f"{where}, entry {i + 1} ({entry.name})")
     return recipe

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from temimagenet.atlas import find_series
 from temimagenet.errors import LabelError
 from temimagenet.imaging.background import evaluate_background
 from temimagenet.imaging.detector import count_electrons, dose_for_psnr
@@ -34,7 +35,7 @@ from temimagenet.labels import (
     point_label,
     quantise,
 )
-from temimagenet.recipe import SampleSpec, SpecimenSpec
+from temimagenet.recipe import Engine, SampleSpec, SpecimenSpec
 from temimagenet.specimen import (
     Specimen,
     defective,
@@ -48,7 +49,7 @@ from temimagenet.specimen import (
 )
 from temimagenet.specimen.amorphous import SHIPPED_SHEETS
 
-__all__ = ["Sample", "draw_label", "render", "specimen_of"]
+__all__ = ["Sample", "TwinFacts", "draw_label", "render", "specimen_of", "twin_facts"]
 
 WINDOW_MARGIN_A = 8.0
 """How far the padded cell of a particle or film reaches beyond the field of view."""
@@ -161,6 +162,59 @@ def _linear_series(spec: SampleSpec) -> tuple[FourierImage, Scan]:
     return fourier_image(part, spec.optics, spec.detector, spec.contrast), scan
 
 
+@lru_cache(maxsize=512)
+def _multislice_series(spec: SpecimenSpec, optics: Optics, detector: Detector) -> FourierImage:
+    """Multislice engine: a crystal's series from its table."""
+    return find_series(spec, optics, detector).image(spec.thickness_A, optics.source_size_A)
+
+
+@dataclass(frozen=True)
+class TwinFacts:
+    """How a crystal's multislice image differs from the linear one, whatever the scan.
+
+    Attributes:
+        mean_ratio: mean of the multislice image over the mean of the linear one.
+        column_shift_pm: largest distance between the nearest maximum of the multislice image and a column's position;
+            a maximum farther than 60 pm belongs to no column and is left out; nan where no column has its own maximum.
+        correlation: normalised cross-correlation of the two images without their means.
+    """
+
+    mean_ratio: float
+    column_shift_pm: float
+    correlation: float
+
+
+@lru_cache(maxsize=4096)
+def twin_facts(spec: SpecimenSpec, optics: Optics, detector: Detector) -> TwinFacts:
+    """Compare a crystal's multislice image with the linear `adf` one.
+
+    Raises:
+        AtlasError: there is no multislice table for it.
+    """
+    linear = _periodic_series(spec, optics, detector, "adf")
+    twin = _multislice_series(spec, optics, detector)
+    a, b = (image.coefficients.numpy().astype(np.complex128) for image in (twin, linear))
+    both = float((a[1:] * b[1:].conj()).real.sum() / np.linalg.norm(a[1:]) / np.linalg.norm(b[1:]))
+    g = 2.0 * np.pi * twin.g_per_A[1:]
+    shifts = []
+    for start in specimen_of(spec).column_xy_A:
+        # Climb to the maximum by Newton steps of at most 0.05 A where the image is a hill, along the slope elsewhere.
+        place = start.copy()
+        for _ in range(60):
+            waves = 2.0 * a[1:] * np.exp(1j * g @ place)
+            slope = -(waves.imag @ g)
+            curve = -((waves.real[:, None] * g).T @ g)
+            hill = np.linalg.eigvalsh(curve)[-1] < 0.0
+            step = -np.linalg.solve(curve, slope) if hill else slope / (np.linalg.norm(curve) + 1e-30)
+            step *= min(1.0, 0.05 / (np.linalg.norm(step) + 1e-30))
+            place = place + step
+            if np.linalg.norm(step) < 1e-6:
+                break
+        shifts.append(float(np.linalg.norm(place - start)))
+    own = [shift for shift in shifts if shift < 0.6]
+    return TwinFacts(float(a[0].real / b[0].real), 100.0 * max(own) if own else float("nan"), both)
+
+
 def _columns(spec: SampleSpec) -> Columns:
     """Columns in the field of view and as far outside it as their marks reach."""
     specimen = specimen_of(spec.specimen)
@@ -208,9 +262,13 @@ def render(
     labels: Sequence[str] = LABELS,
     device: torch.device | str = "cpu",
     *,
+    engine: Engine = "linear",
     quantised: bool = False,
 ) -> list[Sample]:
-    """Render samples with the linear engine.
+    """Render samples.
+
+    Twins of both engines share specimen, scan, labels' geometry, dose and seeds: the dose follows from the PSNR on the
+    linear twin, and both images are fractions of the same beam.
 
     A sample depends on its spec alone, not on its neighbours or their number: on the CPU each is computed by one
     thread, so run several processes to use several cores.
@@ -219,6 +277,7 @@ def render(
         specs: what to render.
         labels: which of the ten labels and two scalars to draw.
         device: where images and maps are computed and stay.
+        engine: "linear", or "multislice" for crystals and layers of which the atlas has a table.
         quantised: round intensity maps to the 16-bit steps in which a library stores them.
 
     Returns:
@@ -226,14 +285,17 @@ def render(
 
     Raises:
         LabelError: unknown label.
+        AtlasError: there is no multislice table for a spec; the message says how to compute one.
         SpecimenError, OpticsError: a spec cannot be rendered; the message names the sample.
     """
     wanted = check_labels(tuple(labels))
     with _single_threaded():
-        return [_render_one(spec, wanted, device, quantised) for spec in specs]
+        return [_render_one(spec, wanted, device, engine, quantised) for spec in specs]
 
 
-def _render_one(spec: SampleSpec, labels: Sequence[str], device: torch.device | str, quantised: bool) -> Sample:
+def _render_one(
+    spec: SampleSpec, labels: Sequence[str], device: torch.device | str, engine: Engine, quantised: bool
+) -> Sample:
     """Render one sample."""
     columns = _columns(spec)
     series, scan = _linear_series(spec)
@@ -241,6 +303,11 @@ def _render_one(spec: SampleSpec, labels: Sequence[str], device: torch.device | 
     background = evaluate_background(spec.background, scan.shape, device)
     clean_peak = float(clean.max())
     dose = dose_for_psnr(spec.psnr_dB, clean_peak, float((clean + clean_peak * background).mean()), spec.pixel_size_A)
+    if engine == "multislice":
+        series = _multislice_series(spec.specimen, spec.optics, spec.detector)
+        scan = spec.scan
+        clean = evaluate(series, scan, device)
+        clean_peak = float(clean.max())
     scan_rng = np.random.Generator(np.random.Philox(spec.scan_seed))
     shifts = row_shifts_A(spec.scan_noise, scan.shape[0], spec.pixel_size_A, scan_rng)
     intensity = evaluate(series, replace(scan, row_shift_A=shifts), device) + clean_peak * background

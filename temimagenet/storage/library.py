@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from temimagenet import __version__
+from temimagenet.atlas import atlas_digest, check_tables, has_table
 from temimagenet.errors import ShardError, TEMImageNetError
-from temimagenet.recipe import Recipe, SampleSpec, sample_spec
-from temimagenet.render import Sample, render
+from temimagenet.recipe import Engine, Recipe, SampleSpec, sample_spec
+from temimagenet.render import Sample, render, twin_facts
 from temimagenet.specimen import material, structure_from_text
 from temimagenet.storage.shard import (
     CITATION,
@@ -33,7 +34,6 @@ from temimagenet.storage.shard import (
 
 __all__ = [
     "CATALOGUE",
-    "ENGINES",
     "MANIFEST",
     "ShardTask",
     "finish_library",
@@ -48,9 +48,6 @@ __all__ = [
 CATALOGUE = "catalogue.parquet"
 MANIFEST = "manifest.json"
 RECIPE = "recipe.json"
-
-ENGINES: tuple[str, ...] = ("linear",)
-"""Engines that can render a library."""
 
 SHARD_SAMPLES = 200
 """Samples in a compact shard: below 64 MB at up to 0.3 MB a sample."""
@@ -75,7 +72,7 @@ class ShardTask:
     """
 
     recipe: Recipe
-    engine: str
+    engine: Engine
     number: int
     start: int
     stop: int
@@ -90,7 +87,17 @@ class ShardTask:
     def fingerprint(self) -> str:
         """Digest of everything that decides the shard's content."""
         parts = (SCHEMA, __version__, self.recipe.to_json(), self.engine, self.start, self.stop, self.dense)
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        tables = (atlas_digest(),) if self.engine == "multislice" else ()
+        return hashlib.sha256(json.dumps(parts + tables).encode()).hexdigest()
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Samples of the shard: all in its range, or by multislice those of which the atlas has a table."""
+        span = range(self.start, self.stop)
+        if self.engine == "linear":
+            return tuple(span)
+        specs = (sample_spec(self.recipe, index) for index in span)
+        return tuple(spec.index for spec in specs if has_table(spec.specimen, spec.optics, spec.detector))
 
 
 def plan_library(recipe: Recipe, *, dense: bool = False, samples_per_shard: int | None = None) -> tuple[ShardTask, ...]:
@@ -98,15 +105,19 @@ def plan_library(recipe: Recipe, *, dense: bool = False, samples_per_shard: int 
 
     Raises:
         ShardError: `samples_per_shard` is not positive.
+        AtlasError: a multislice table is missing.
     """
     size = samples_per_shard or (DENSE_SHARD_SAMPLES if dense else SHARD_SAMPLES)
     if size < 1:
         raise ShardError(f"{size} samples a shard: expected 1 or more")
-    return tuple(
+    if "multislice" in recipe.engines:
+        check_tables(recipe)
+    tasks = (
         ShardTask(recipe, engine, number, start, min(start + size, recipe.samples), dense)
-        for engine in ENGINES
+        for engine in recipe.engines
         for number, start in enumerate(range(0, recipe.samples, size))
     )
+    return tuple(task for task in tasks if task.indices)
 
 
 def render_shard(task: ShardTask, root: Path, on_sample: Callable[[], None] = lambda: None) -> Path:
@@ -130,16 +141,16 @@ def render_shard(task: ShardTask, root: Path, on_sample: Callable[[], None] = la
     labels = DENSE_MAPS if task.dense else _COMPACT_LABELS
 
     def samples() -> Iterator[Sample]:
-        for index in range(task.start, task.stop):
+        for index in task.indices:
             try:
-                yield render([sample_spec(task.recipe, index)], labels, quantised=True)[0]
+                yield render([sample_spec(task.recipe, index)], labels, engine=task.engine, quantised=True)[0]
             except TEMImageNetError as error:
                 raise type(error)(f"sample {index} of recipe {task.recipe.name}: {error}") from error
 
     write_shard(
         path,
         samples(),
-        task.stop - task.start,
+        len(task.indices),
         engine=task.engine,
         recipe_json=task.recipe.to_json(),
         task=task.fingerprint,
@@ -291,10 +302,19 @@ def _catalogue_rows(root: Path, name: str) -> list[dict[str, Any]]:
                 "dose_e_per_A2": dose,
                 "clean_peak": peak,
                 "columns": columns,
+                **_against_linear(shard.engine, shard.spec(row)),
                 "sha256": digest,
             }
             for row, (digest, dose, peak, columns) in enumerate(numbers)
         ]
+
+
+def _against_linear(engine: str, spec: SampleSpec) -> dict[str, float]:
+    """A multislice twin's mean over the linear one's, and how far its column maxima lie from the true positions."""
+    if engine == "linear":
+        return {"mean_to_linear": 1.0, "column_shift_pm": np.nan}
+    told = twin_facts(spec.specimen, spec.optics, spec.detector)
+    return {"mean_to_linear": told.mean_ratio, "column_shift_pm": told.column_shift_pm}
 
 
 def _spec_fields(spec: SampleSpec) -> dict[str, Any]:

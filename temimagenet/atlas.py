@@ -1,0 +1,421 @@
+"""The atlas: multislice images of crystals as tables of Fourier coefficients, shipped with the package or cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import h5py
+import numpy as np
+import platformdirs
+from ase import Atoms
+
+from temimagenet import __version__
+from temimagenet.errors import AtlasError, OpticsError
+from temimagenet.imaging.multislice import Accuracy, BeamPairs, Series, beam_pairs, series
+from temimagenet.imaging.multislice import estimate_seconds as _estimate
+from temimagenet.imaging.optics import Detector, Optics
+from temimagenet.recipe import Recipe, SpecimenSpec
+from temimagenet.specimen import material, structure_from_text
+from temimagenet.specimen.stack import Stack, crystal_stack
+
+__all__ = [
+    "LADDER_A",
+    "Table",
+    "TableTask",
+    "atlas_digest",
+    "cache_folder",
+    "check_tables",
+    "compute_table",
+    "estimate_seconds",
+    "find_series",
+    "has_table",
+    "merge_tables",
+    "stack_of",
+    "table_tasks",
+]
+
+LADDER_A = tuple(float(t) for t in range(20, 201, 10))
+"""Thicknesses of the tables in angstrom."""
+
+SHIPPED = "atlas.h5"
+
+_ATLAS_SEED = 20211
+
+
+@dataclass(frozen=True)
+class TableTask:
+    """One table to compute: a crystal at one energy, under several pupils.
+
+    Attributes:
+        specimen: the crystal; its thickness is not used.
+        pupils: optics of one energy, source size included: it decides how fine the statistics must be.
+        detector: annular detector.
+        thickness_A: ladder; ignored for layers.
+        accuracy: what to spend.
+        seed: seed of displacements and offsets.
+    """
+
+    specimen: SpecimenSpec
+    pupils: tuple[Optics, ...]
+    detector: Detector = Detector()  # noqa: RUF009 - frozen
+    thickness_A: tuple[float, ...] = LADDER_A
+    accuracy: Accuracy = Accuracy()  # noqa: RUF009 - frozen
+    seed: int = _ATLAS_SEED
+
+    @property
+    def key(self) -> str:
+        """Name of the table: crystal, zone, strain, energy and detector."""
+        return table_key(self.specimen, self.pupils[0].energy_keV, self.detector)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of everything that decides the table."""
+        stack = stack_of(self.specimen, self.accuracy)
+        atoms = [np.round(part, 6).tolist() for part in (stack.unit_A, stack.cell_A, stack.xy_A, stack.z_A, stack.u_A)]
+        parts = (__version__, asdict(self), atoms, stack.numbers.tolist())
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Multislice images of one crystal at one energy.
+
+    Attributes:
+        key: crystal, zone, strain, energy and detector.
+        facts: how it was made: supercell, seed, sweeps, accuracy, code version, displacements.
+        pupils: a `Series` for each aperture and aberrations.
+    """
+
+    key: str
+    facts: Mapping[str, Any]
+    pupils: Mapping[tuple[float, float, float, float], Series]
+
+
+def table_key(specimen: SpecimenSpec, energy_keV: float, detector: Detector) -> str:
+    """Name under which a crystal's table is kept."""
+    what = specimen.material or "cif-" + hashlib.sha256(specimen.cif.encode()).hexdigest()[:16]
+    zone = ",".join(map(str, specimen.zone))
+    strain = "" if not any(specimen.strain) else " strain " + ",".join(f"{e:g}" for e in specimen.strain)
+    return f"{what} [{zone}]{strain} {energy_keV:g} keV {detector.inner_mrad:g}-{detector.outer_mrad:g} mrad"
+
+
+def _pupil(optics: Optics) -> tuple[float, float, float, float]:
+    """What distinguishes pupils of one energy."""
+    return (optics.aperture_mrad, optics.defocus_A, optics.C3_mm, optics.C5_mm)
+
+
+def stack_of(specimen: SpecimenSpec, accuracy: Accuracy) -> Stack:
+    """The crystal or layer of a specification, in three dimensions.
+
+    Raises:
+        AtlasError: it is a particle, a film or a crystal with random defects, of which no table can be made.
+        SpecimenError: the structure or zone axis cannot be used.
+    """
+    if specimen.kind != "crystal" or specimen.realisation is not None:
+        raise AtlasError(f"{specimen.material or specimen.kind}: multislice tables exist for periodic crystals only")
+    u: Mapping[str, float] | None = None
+    atoms: Atoms
+    if specimen.cif:
+        atoms = structure_from_text(specimen.cif)
+    else:
+        known = material(specimen.material)
+        atoms, u = known.atoms(), known.u_A
+    return crystal_stack(
+        atoms, specimen.zone, u_A=u, strain=specimen.strain, minimum_A=accuracy.supercell_A, name=specimen.material
+    )
+
+
+def table_tasks(recipe: Recipe, accuracy: Accuracy = Accuracy()) -> tuple[TableTask, ...]:  # noqa: B008 - frozen
+    """The tables that a recipe's periodic entries need, one for each crystal and energy."""
+    tasks = []
+    for entry in recipe.entries:
+        if entry.kind != "crystal" or entry.random:
+            continue
+        specimen = SpecimenSpec(entry.kind, entry.material, entry.cif, entry.zone, strain=entry.strain)
+        # Equal pupils with different sources share a series; the sharpest source decides the statistics.
+        by_energy: dict[float, dict[tuple[float, ...], Optics]] = {}
+        for number in sorted(set(entry.draw["condition"].choices)):
+            optics = recipe.conditions[number]
+            kept = by_energy.setdefault(optics.energy_keV, {})
+            pupil = _pupil(optics)
+            if pupil not in kept or optics.source_size_A < kept[pupil].source_size_A:
+                kept[pupil] = optics
+        extra = (entry.material, entry.zone) == ("SrTiO3", (0, 0, 1)) and not any(entry.strain)
+        if extra and FIGURE_7.energy_keV in by_energy:
+            by_energy[FIGURE_7.energy_keV][_pupil(FIGURE_7)] = FIGURE_7
+        for pupils in by_energy.values():
+            tasks.append(TableTask(specimen, tuple(pupils.values()), recipe.detector, accuracy=accuracy))
+    return tuple(tasks)
+
+
+FIGURE_7 = Optics(200.0, 20.0, 0.9, defocus_A=80.0, C3_mm=0.0257)
+"""Aberrated probe of Lin et al. (2021), Fig. 7, for SrTiO3 [001]."""
+
+
+def compute_table(
+    task: TableTask,
+    folder: Path,
+    *,
+    keep_pairs: bool = False,
+    device: str = "cpu",
+    on_progress: Callable[[int, float], None] = lambda sweeps, error: None,
+) -> Path:
+    """Compute a table into a folder, unless it is there already and was made by the very same task.
+
+    Args:
+        task: what to compute.
+        folder: where tables are kept, a file each.
+        keep_pairs: also keep the beam pairs, from which images of any aberrations follow (tens of MB).
+        device: where waves are propagated.
+        on_progress: called with the number of sweeps and the largest standard error over its mean.
+
+    Returns:
+        The table's path.
+
+    Raises:
+        AtlasError, SpecimenError, OpticsError: the table cannot be made, or the disk is full.
+    """
+    path = folder / (task.key.replace(" ", "_").replace(",", ".") + ".h5")
+    fingerprint = task.fingerprint
+    if path.is_file():
+        try:
+            with h5py.File(path) as file:
+                if json.loads(cast(str, file[task.key].attrs["facts"]))["fingerprint"] == fingerprint:
+                    return path
+        except (OSError, KeyError, ValueError):
+            pass
+    stack = stack_of(task.specimen, task.accuracy)
+    widest = max(optics.aperture_mrad for optics in task.pupils)
+    pairs = beam_pairs(
+        stack,
+        task.pupils[0].energy_keV,
+        widest,
+        task.detector,
+        task.thickness_A,
+        accuracy=task.accuracy,
+        watch=task.pupils,
+        seed=task.seed,
+        device=device,
+        on_progress=on_progress,
+    )
+    facts = {
+        "fingerprint": fingerprint,
+        "code_version": __version__,
+        "name": stack.name,
+        "energy_keV": pairs.energy_keV,
+        "detector_mrad": [task.detector.inner_mrad, task.detector.outer_mrad],
+        "seed": task.seed,
+        "accuracy": asdict(task.accuracy),
+        "supercell_A": stack.cell_A.tolist(),
+        "lean_A": stack.lean_A,
+        "operations": len(stack.operations),
+        "u_A": {str(n): float(stack.u_A[stack.numbers == n][0]) for n in np.unique(stack.numbers)},
+        "sweeps_by_rung": [int((pairs.reach > rung).sum()) for rung in range(len(pairs.thickness_A))],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with h5py.File(partial, "w") as file:
+            group = file.create_group(task.key)
+            group.attrs["facts"] = json.dumps(facts)
+            group["unit_A"], group["thickness_A"] = pairs.unit_A, pairs.thickness_A
+            for number, optics in enumerate(task.pupils):
+                _write_series(group.create_group(f"pupil{number}"), optics, series(pairs, optics))
+            if keep_pairs:
+                _write_pairs(file.create_group("pairs"), pairs)
+        partial.replace(path)
+    except OSError as error:
+        raise AtlasError(f"cannot write {path}: {error}; nothing was left there") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def estimate_seconds(task: TableTask, device: str = "cpu") -> tuple[float, float]:
+    """Least and most seconds that a table will take on this machine."""
+    widest = max(optics.aperture_mrad for optics in task.pupils)
+    stack = stack_of(task.specimen, task.accuracy)
+    return _estimate(stack, task.pupils[0].energy_keV, widest, task.detector, task.thickness_A, task.accuracy, device)
+
+
+def _write_series(group: h5py.Group, optics: Optics, table: Series) -> None:
+    """One pupil's coefficients in single precision, and the standard error of its images with this source."""
+    group.attrs["pupil"] = _pupil(optics)
+    group.attrs["source_size_A"] = optics.source_size_A
+    group["hk"] = table.hk
+    # Columns of coefficients vary smoothly with thickness: transposed they compress better.
+    values = table.coefficients.T.astype(np.complex64)
+    group.create_dataset("coefficients", data=values, compression="gzip", compression_opts=9, shuffle=True)
+    group["standard_error"] = table.error_of_image(optics.source_size_A).astype(np.float32)
+
+
+def _write_pairs(group: h5py.Group, pairs: BeamPairs) -> None:
+    """Beam pairs, for aberrations chosen later."""
+    for name in ("k_per_A", "configuration", "sweep", "first", "second", "hk", "reach", "mesh_per_A"):
+        group.create_dataset(name, data=getattr(pairs, name), compression="gzip", shuffle=True)
+    group.create_dataset("values", data=pairs.values.astype(np.complex64), compression="gzip", shuffle=True)
+    group.attrs["aperture_mrad"] = pairs.aperture_mrad
+
+
+def merge_tables(paths: Sequence[Path], out: Path) -> int:
+    """Gather tables, without their beam pairs, into one file as the package ships it.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        AtlasError: a table is damaged.
+    """
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        with h5py.File(partial, "w") as merged:
+            for path in sorted(paths):
+                with h5py.File(path) as file:
+                    for key in file:
+                        if key != "pairs":
+                            file.copy(key, merged)
+        partial.replace(out)
+    except (OSError, KeyError) as error:
+        raise AtlasError(f"cannot gather tables into {out}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    _open.cache_clear()
+    _table.cache_clear()
+    return out.stat().st_size
+
+
+def cache_folder() -> Path:
+    """Where a user's own tables are kept."""
+    return Path(platformdirs.user_cache_dir("temimagenet")) / "atlas"
+
+
+@lru_cache(maxsize=8)
+def _open(path: Path) -> h5py.File:
+    """An open file of tables."""
+    return h5py.File(path)
+
+
+@lru_cache(maxsize=256)
+def _table(key: str) -> Table | None:
+    """A table by name, from the package or the user's cache; None if there is none."""
+    shipped = Path(str(resources.files("temimagenet") / "data" / SHIPPED))
+    own = cache_folder() / (key.replace(" ", "_").replace(",", ".") + ".h5")
+    for path in (shipped, own):
+        if not path.is_file():
+            continue
+        try:
+            file = _open(path)
+            if key in file:
+                return _read(key, file[key])
+        except (OSError, KeyError, ValueError) as error:
+            raise AtlasError(f"{path}: damaged ({error}); install the package anew or delete the file") from error
+    return None
+
+
+def _read(key: str, group: h5py.Group) -> Table:
+    """A table from its group."""
+    unit, thickness = np.asarray(group["unit_A"]), np.asarray(group["thickness_A"])
+    pupils = {}
+    for name in group:
+        if not name.startswith("pupil"):
+            continue
+        item = group[name]
+        coefficients = np.asarray(item["coefficients"]).T.astype(np.complex128)
+        hk = np.asarray(item["hk"], dtype=np.int16)
+        error = np.asarray(item["standard_error"], dtype=np.float64)
+        variance = np.full(coefficients.shape, np.nan)
+        variance[:, 0] = (error * coefficients[:, 0].real) ** 2
+        pupil = tuple(float(v) for v in item.attrs["pupil"])
+        pupils[cast(tuple[float, float, float, float], pupil)] = Series(unit, hk, thickness, coefficients, variance)
+    return Table(key, json.loads(cast(str, group.attrs["facts"])), pupils)
+
+
+def has_table(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> bool:
+    """Whether a multislice image of this specimen can be drawn: its table exists and reaches its thickness."""
+    if specimen.kind != "crystal" or specimen.realisation is not None:
+        return False
+    table = _table(table_key(specimen, optics.energy_keV, detector))
+    if table is None or _pupil(optics) not in table.pupils:
+        return False
+    return specimen.thickness_A is None or specimen.thickness_A <= float(
+        np.nanmax(table.pupils[_pupil(optics)].thickness_A)
+    )
+
+
+def check_tables(recipe: Recipe) -> None:
+    """See that every periodic crystal of a recipe has its multislice tables, before any work is done.
+
+    Raises:
+        AtlasError: tables are missing or too thin, or the recipe has no periodic entry; the message names them.
+    """
+    tasks = table_tasks(recipe)
+    if not tasks:
+        raise AtlasError(
+            f"recipe {recipe.name} holds no periodic crystal or layer: multislice tables exist for those only"
+        )
+    missing = []
+    for task in tasks:
+        layer = stack_of(task.specimen, task.accuracy).period_A is None
+        table = _table(task.key)
+        for pupil in task.pupils:
+            if pupil is FIGURE_7:
+                continue
+            if table is None or _pupil(pupil) not in table.pupils:
+                missing.append(f"{task.key}, {pupil.aperture_mrad:g} mrad")
+            elif not layer:
+                reach = float(table.pupils[_pupil(pupil)].thickness_A[-1])
+                deepest = max(
+                    entry.draw["thickness_A"].largest()
+                    for entry in recipe.entries
+                    if (entry.material, entry.cif, entry.zone)
+                    == (task.specimen.material, task.specimen.cif, task.specimen.zone)
+                )
+                if deepest > reach:
+                    missing.append(f"{task.key} beyond {reach:g} A (thickness_A reaches {deepest:g})")
+    if missing:
+        raise AtlasError(
+            f"recipe {recipe.name}: no multislice table for {'; '.join(missing)}. Compute them with `python -m builder "
+            "atlas RECIPE` or, for one structure file, `temimagenet atlas FILE --zone ...`; or take multislice out of "
+            "the recipe's engines"
+        )
+
+
+@lru_cache(maxsize=1)
+def atlas_digest() -> str:
+    """SHA-256 of the shipped atlas; part of what decides a multislice shard."""
+    path = Path(str(resources.files("temimagenet") / "data" / SHIPPED))
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def find_series(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> Series:
+    """The series of a crystal under given optics.
+
+    Raises:
+        AtlasError: there is no table for it; the message says how to compute one.
+        OpticsError: the table does not hold these optics.
+    """
+    key = table_key(specimen, optics.energy_keV, detector)
+    table = None
+    if specimen.kind == "crystal" and specimen.realisation is None:
+        table = _table(key)
+    if table is None:
+        raise AtlasError(
+            f"no multislice table for {key}: tables exist for periodic crystals; compute one with "
+            "`temimagenet atlas STRUCTURE.cif --zone ...`"
+        )
+    try:
+        return table.pupils[_pupil(optics)]
+    except KeyError:
+        known = "; ".join(f"{a:g} mrad, defocus {d:g} A, C3 {c:g} mm" for a, d, c, _ in table.pupils)
+        raise OpticsError(
+            f"{key}: no images for {optics.aperture_mrad:g} mrad, defocus {optics.defocus_A:g} A, "
+            f"C3 {optics.C3_mm:g} mm; the table holds {known}"
+        ) from None

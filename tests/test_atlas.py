@@ -1,0 +1,151 @@
+"""The atlas of multislice tables and the twins drawn from it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from temimagenet import OnTheFly, TEMImageNet
+from temimagenet import atlas as tables
+from temimagenet.atlas import FIGURE_7, TableTask, compute_table, find_series, has_table, merge_tables, table_tasks
+from temimagenet.errors import AtlasError, OpticsError, RecipeError, ShardError
+from temimagenet.imaging.multislice import Accuracy
+from temimagenet.imaging.optics import CONDITIONS, Detector, Optics
+from temimagenet.recipe import SpecimenSpec, load_recipe, sample_spec
+from temimagenet.render import render
+from temimagenet.storage import finish_library, plan_library, read_catalogue, render_shard
+
+QUICK = Accuracy(tolerance=0.5, least_sweeps=1, most_sweeps=1, most_thin_sweeps=0)
+SRTIO3 = SpecimenSpec("crystal", "SrTiO3", "", (0, 0, 1))
+
+
+def _specs(count=40):
+    """Specs of the demo that have a table."""
+    recipe = load_recipe("demo")
+    specs = [sample_spec(recipe, i) for i in range(count)]
+    return [spec for spec in specs if has_table(spec.specimen, spec.optics, spec.detector)]
+
+
+def test_the_shipped_atlas_holds_every_periodic_entry():
+    for name in ("demo", "v1"):
+        tables.check_tables(load_recipe(name))
+    for task in table_tasks(load_recipe("v1")):
+        table = tables._table(task.key)
+        assert table is not None
+        # What it was computed for is what the registry says today.
+        stack = tables.stack_of(task.specimen, task.accuracy)
+        for number, u in table.facts["u_A"].items():
+            np.testing.assert_allclose(stack.u_A[stack.numbers == int(number)], u, atol=1e-9)
+        for pupil in table.pupils.values():
+            np.testing.assert_allclose(pupil.cell_A, stack.unit_A, atol=1e-6)
+            assert (pupil.coefficients[:, 0].real > 0.0).all()
+            assert (np.diff(pupil.coefficients[:, 0].real) > 0.0).all()
+            assert pupil.hk[0].tolist() == [0, 0]
+    assert find_series(SRTIO3, FIGURE_7, Detector()).coefficients.shape[0] == len(tables.LADDER_A)
+
+
+def test_twins_share_everything_but_the_physics():
+    specs = _specs()
+    assert len(specs) > 20
+    for spec in specs[:6]:
+        linear, twin = (render([spec], engine=engine)[0] for engine in ("linear", "multislice"))
+        assert twin.id == linear.id
+        assert twin.dose_e_per_A2 == linear.dose_e_per_A2
+        np.testing.assert_array_equal(twin.row_shift_A, linear.row_shift_A)
+        for label in ("circularMask", "gaussianMask", "positionRadius"):
+            torch.testing.assert_close(twin.labels[label], linear.labels[label], rtol=0, atol=0)
+        a, b = (s.labels["noBackgroundnoNoise"].double().ravel().numpy() for s in (twin, linear))
+        assert not np.array_equal(a, b)
+        assert np.corrcoef(a, b)[0, 1] > 0.8
+        assert 0.4 < a.mean() / b.mean() < 5.0
+        np.testing.assert_array_equal(twin.image, render([spec], engine="multislice")[0].image)
+
+
+def test_thickness_between_rungs_is_interpolated():
+    table = find_series(SRTIO3, CONDITIONS[1], Detector())
+    low, middle, high = (table.image(t).coefficients for t in (50.0, 55.0, 60.0))
+    torch.testing.assert_close(middle, 0.5 * (low + high), rtol=1e-5, atol=1e-9)
+    with pytest.raises(OpticsError, match="reaches from 0 to"):
+        table.image(1e4)
+
+
+def test_a_library_holds_twins(tmp_path):
+    recipe = replace(load_recipe("demo"), samples=30)
+    tasks = plan_library(recipe, samples_per_shard=16)
+    assert [task.name for task in tasks] == [
+        "shards/linear-00000.h5", "shards/linear-00001.h5", "shards/multislice-00000.h5", "shards/multislice-00001.h5",
+    ]  # fmt: skip
+    for task in tasks:
+        render_shard(task, tmp_path)
+    finish_library(tmp_path, recipe, tasks)
+    catalogue = read_catalogue(tmp_path)
+    twins = catalogue[catalogue["engine"] == "multislice"].set_index("id")
+    linear = catalogue[catalogue["engine"] == "linear"].set_index("id").loc[twins.index]
+    assert 0 < len(twins) < 30
+    assert set(twins["morphology"]) <= {"bulk", "layer"}
+    for field in ("split", "dose_e_per_A2", "columns", "rotation_deg", "psnr_dB"):
+        assert (twins[field] == linear[field]).all()
+    assert linear["mean_to_linear"].eq(1.0).all()
+    assert twins["mean_to_linear"].between(0.4, 5.0).all()
+    assert (twins["column_shift_pm"].dropna() < 60.0).all()
+    data = TEMImageNet(tmp_path, split=None, engine="multislice", labels=["noBackgroundnoNoise", "gaussianMask"])
+    assert len(data) == len(twins)
+    sample = data[0]
+    fresh = render([sample.spec], ("noBackgroundnoNoise",), engine="multislice", quantised=True)[0]
+    torch.testing.assert_close(sample.image, fresh.image, rtol=0, atol=0)
+    torch.testing.assert_close(sample.labels["noBackgroundnoNoise"], fresh.labels["noBackgroundnoNoise"])
+
+
+def test_on_the_fly_by_multislice():
+    stream = iter(OnTheFly("demo", engine="multislice", seed=5))
+    ids = [next(stream).spec.entry for _ in range(4)]
+    assert all("particle" not in entry and "amorphous" not in entry for entry in ids)
+
+
+def test_tables_are_computed_once_and_found_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "cache_folder", lambda: tmp_path)
+    tables._table.cache_clear()
+    # An aperture that no condition has: not in the shipped atlas.
+    detector = Detector(90.0, 180.0)
+    optics = Optics(200.0, 9.0, 0.8)
+    task = TableTask(SRTIO3, (optics,), detector, thickness_A=(4.0, 8.0), accuracy=QUICK)
+    with pytest.raises(AtlasError, match="no multislice table for SrTiO3"):
+        find_series(SRTIO3, optics, detector)
+    path = compute_table(task, tmp_path, keep_pairs=True)
+    stamp = path.stat().st_mtime_ns
+    assert compute_table(task, tmp_path) == path
+    assert path.stat().st_mtime_ns == stamp
+    compute_table(replace(task, seed=1), tmp_path)
+    assert path.stat().st_mtime_ns != stamp
+    tables._table.cache_clear()
+    found = find_series(SRTIO3, optics, detector)
+    assert found.thickness_A.tolist() == [4.0, 8.0]
+    assert merge_tables([path], tmp_path / "all.h5") > 1000
+    with pytest.raises(OpticsError, match="the table holds 9 mrad"):
+        find_series(SRTIO3, Optics(200.0, 8.0), detector)
+    path.write_bytes(b"not a table")
+    tables._table.cache_clear()
+    tables._open.cache_clear()
+    with pytest.raises(AtlasError, match="damaged"):
+        find_series(SRTIO3, optics, detector)
+    compute_table(task, tmp_path)
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_what_has_no_table_is_told(tmp_path):
+    recipe = load_recipe("demo")
+    particle = next(entry for entry in recipe.entries if entry.kind == "particle")
+    with pytest.raises(AtlasError, match="no periodic crystal"):
+        OnTheFly(replace(recipe, entries=(particle,)), engine="multislice")
+    detector = Detector(50.0, 60.0)
+    with pytest.raises(AtlasError, match=r"no multislice table for Pt .*builder atlas"):
+        plan_library(replace(recipe, detector=detector))
+    text = tmp_path / "r.toml"
+    text.write_text('schema = 1\nname = "x"\nsamples = 1\nseed = 1\nengines = ["magic"]\n')
+    with pytest.raises(RecipeError, match="engines"):
+        load_recipe(text)
+    with pytest.raises(ShardError):
+        plan_library(recipe, samples_per_shard=-1)
+    assert json.dumps(recipe.engines) == '["linear", "multislice"]'
