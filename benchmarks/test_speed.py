@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from builder.render import render_library
 from temimagenet import LABELS, TEMImageNet, collate
+from temimagenet.atlas import has_table
 from temimagenet.recipe import load_recipe, sample_spec
 from temimagenet.render import render
 
@@ -141,3 +142,26 @@ def test_rendering_on_a_gpu() -> None:
         rate = count / (time.perf_counter() - begin)
         name = torch.cuda.get_device_name()
         print(f"\n{name}: {rate:.0f} images/s, {'all ten labels' if labels else 'images alone'}, one process")
+
+
+def _engine_rate(engine: str, labels: tuple[str, ...]) -> float:
+    """Images per second of one process over samples that both engines can render, tables warm."""
+    recipe = load_recipe("v1")
+    specs = [sample_spec(recipe, index) for index in range(400)]
+    specs = [spec for spec in specs if has_table(spec.specimen, spec.optics, spec.detector)]
+    render(specs, labels, engine=engine)  # type: ignore[arg-type]
+    begin = time.perf_counter()
+    render(specs, labels, engine=engine)  # type: ignore[arg-type]
+    return len(specs) / (time.perf_counter() - begin)
+
+
+@pytest.mark.parametrize("labels", [("gaussianMask",), LABELS], ids=["one label", "all labels"])
+def test_multislice_against_linear(labels):
+    """Both engines over the same specs in turn, five times."""
+    ratios = []
+    for _ in range(5):
+        linear, twin = _engine_rate("linear", labels), _engine_rate("multislice", labels)
+        ratios.append(twin / linear)
+    spread = ", ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
+    print(f"\nmultislice / linear, {len(labels)} labels: {np.median(ratios):.2f} ({spread}); last {twin:.0f} images/s")
+    assert len(ratios) == 5

@@ -1,4 +1,4 @@
-"""Command line of the builder: `python -m builder plan|render|atlas|portal|serve`."""
+"""Command line of the builder: `python -m builder plan|render|atlas|compare|convergence|portal|serve`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from builder.atlas import compute_atlas
+from builder.compare import draw_comparison
+from builder.convergence import convergence_table
 from builder.portal import build_portal
 from builder.render import estimate, render_library
 from builder.serve import serve as serve_folder
@@ -101,6 +103,23 @@ def atlas(
 
 
 _QUICK = (("Pt", (1, 1, 0)), ("Si", (1, 1, 0)), ("graphene", (0, 0, 1)))
+
+
+@app.command()
+def compare(
+    folder: Annotated[Path, typer.Argument(help="Folder of the figures.")] = Path("site/docs/multislice"),
+) -> None:
+    """Redraw the documentation's comparison of both engines from the shipped atlas."""
+    for file in draw_comparison(folder):
+        console.print(str(file))
+
+
+@app.command()
+def convergence(
+    out: Annotated[Path, typer.Argument(help="The table.")] = Path("site/docs/multislice/convergence.md"),
+) -> None:
+    """Vary the multislice settings one at a time and write the documentation's table; some ten minutes."""
+    console.print(str(convergence_table(out, on_row=console.print)))
 
 
 @app.command()
