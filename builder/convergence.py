@@ -82,4 +82,5 @@ def _row(name: str, zone: tuple[int, int, int], label: str, one: Series, other: 
     difference = np.sqrt(delta[0] + 2.0 * delta[1:].sum()) / a[0].real
     errors = [float(table.error_of_image(source)[0]) for table in (one, other)]
     told = f"{100 * errors[0]:.1f} %, {100 * errors[1]:.1f} %" if random else ""
-    return f"| {name} [{''.join(map(str, zone))}] | {label} | {b[0].real / a[0].real:.4f} | {100 * difference:.2f} % | {told} |"
+    what = f"{name} [{''.join(map(str, zone))}]"
+    return f"| {what} | {label} | {b[0].real / a[0].real:.4f} | {100 * difference:.2f} % | {told} |"

@@ -107,8 +107,8 @@ class Accuracy:
     """What a computation spends; the defaults keep every error below the 1 % of the statistics (docs: convergence).
 
     Attributes:
-        band: largest scattering angle kept, over the detector's outer angle. At 1.05 Pt [110] comes out 4 % too dark and
-            SrTiO3 [001] 1.8 %; at 1.3 both are within 0.4 % of 1.6.
+        band: largest scattering angle kept, over the detector's outer angle. At 1.05 Pt [110] comes out 4 %
+            too dark and SrTiO3 [001] 1.8 %; at 1.3 both are within 0.4 % of 1.6.
         slice_A: atoms within this span along the beam share a slice.
         supercell_A: least length of the supercell's vectors.
         offsets: Bloch offsets per sweep along each reciprocal axis; a sweep samples the aperture as finely as a
