@@ -331,7 +331,8 @@ def _read(key: str, group: h5py.Group) -> Table:
         coefficients = np.asarray(item["coefficients"]).T.astype(np.complex128)
         hk = np.asarray(item["hk"], dtype=np.int16)
         error = np.asarray(item["standard_error"], dtype=np.float64)
-        variance = np.full(coefficients.shape, np.nan)
+        # Only the image's standard error is kept, source included: all of it is put on the mean.
+        variance = np.zeros(coefficients.shape)
         variance[:, 0] = (error * coefficients[:, 0].real) ** 2
         pupil = tuple(float(v) for v in item.attrs["pupil"])
         pupils[cast(tuple[float, float, float, float], pupil)] = Series(unit, hk, thickness, coefficients, variance)
