@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 from distributed import as_completed
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from builder.render import cluster_client
+from builder.render import cluster_client, progress_bar
 from temimagenet.atlas import TableTask, compute_table, merge_tables
 
 __all__ = ["compute_atlas"]
@@ -51,16 +50,9 @@ def compute_atlas(
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     paths: list[Path] = []
     with (
-        Progress(*columns) as progress,
+        progress_bar() as progress,
         cluster_client(scheduler, min(workers or os.cpu_count() or 1, max(1, len(tasks)))) as client,
     ):
         bar = progress.add_task("multislice tables", total=len(tasks))
@@ -68,6 +60,6 @@ def compute_atlas(
         for future in as_completed(futures):
             paths.append(future.result())
             progress.advance(bar)
-            if out is not None:
-                merge_tables(paths, out)
+    if out is not None:
+        merge_tables(paths, out)
     return paths

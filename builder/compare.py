@@ -14,6 +14,7 @@ from temimagenet.imaging.optics import CONDITIONS, Detector
 from temimagenet.imaging.scan import Scan
 from temimagenet.recipe import SpecimenSpec, load_recipe
 from temimagenet.render import specimen_of, twin_facts
+from temimagenet.specimen import MATERIALS
 
 __all__ = ["draw_comparison"]
 
@@ -41,7 +42,7 @@ def draw_comparison(folder: Path) -> list[Path]:
 
 def _spec(material: str, zone: tuple[int, int, int], thickness_A: float) -> SpecimenSpec:
     """A crystal, or a layer without thickness."""
-    layer = material in ("MoS2", "graphene")
+    layer = MATERIALS[material].morphology == "layer"
     return SpecimenSpec("crystal", material, "", zone, None if layer else thickness_A)
 
 

@@ -15,7 +15,7 @@ from temimagenet.render import render
 from temimagenet.storage import finish_library, plan_library, render_shard, shard_is_done
 from temimagenet.storage.shard import DENSE_MAPS
 
-__all__ = ["Estimate", "cluster_client", "estimate", "render_library"]
+__all__ = ["Estimate", "cluster_client", "estimate", "progress_bar", "render_library"]
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,7 @@ def render_library(
     root.mkdir(parents=True, exist_ok=True)
     waiting = [task for task in tasks if not shard_is_done(task, root)]
     processes = min(workers or os.cpu_count() or 1, max(len(waiting), 1))
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
+    with progress_bar() as progress:
         total = sum(len(task.indices) for task in tasks)
         bar = progress.add_task(f"rendering {recipe.name}", total=total)
         progress.advance(bar, total - sum(len(task.indices) for task in waiting))
@@ -109,6 +102,17 @@ def render_library(
                     future.result()
                     progress.advance(bar, sizes[future.key])
     return finish_library(root, recipe, tasks)
+
+
+def progress_bar() -> Progress:
+    """What is done of how much, with time passed and time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
 
 
 def cluster_client(scheduler: str | None, processes: int) -> Client:

@@ -24,7 +24,7 @@ from temimagenet.imaging.multislice import estimate_seconds as _estimate
 from temimagenet.imaging.optics import Detector, Optics
 from temimagenet.recipe import Recipe, SpecimenSpec
 from temimagenet.specimen import material, structure_from_text
-from temimagenet.specimen.stack import Stack, crystal_stack
+from temimagenet.specimen.stack import PlaneOperation, Stack, crystal_stack
 
 __all__ = [
     "LADDER_A",
@@ -38,6 +38,7 @@ __all__ = [
     "find_series",
     "has_table",
     "merge_tables",
+    "read_pairs",
     "stack_of",
     "table_tasks",
 ]
@@ -107,6 +108,21 @@ def table_key(specimen: SpecimenSpec, energy_keV: float, detector: Detector) -> 
     return f"{what} [{zone}]{strain} {energy_keV:g} keV {detector.inner_mrad:g}-{detector.outer_mrad:g} mrad"
 
 
+def _file_name(key: str) -> str:
+    """A table's own file."""
+    return key.replace(" ", "_").replace(",", ".") + ".h5"
+
+
+def _shipped() -> Path:
+    """The tables that come with the package."""
+    return Path(str(resources.files("temimagenet") / "data" / SHIPPED))
+
+
+def _periodic(specimen: SpecimenSpec) -> bool:
+    """Whether it is a crystal or layer without random defects."""
+    return specimen.kind == "crystal" and specimen.realisation is None
+
+
 def _pupil(optics: Optics) -> tuple[float, float, float, float]:
     """What distinguishes pupils of one energy."""
     return (optics.aperture_mrad, optics.defocus_A, optics.C3_mm, optics.C5_mm)
@@ -119,7 +135,7 @@ def stack_of(specimen: SpecimenSpec, accuracy: Accuracy) -> Stack:
         AtlasError: it is a particle, a film or a crystal with random defects, of which no table can be made.
         SpecimenError: the structure or zone axis cannot be used.
     """
-    if specimen.kind != "crystal" or specimen.realisation is not None:
+    if not _periodic(specimen):
         raise AtlasError(f"{specimen.material or specimen.kind}: multislice tables exist for periodic crystals only")
     u: Mapping[str, float] | None = None
     atoms: Atoms
@@ -183,7 +199,7 @@ def compute_table(
     Raises:
         AtlasError, SpecimenError, OpticsError: the table cannot be made, or the disk is full.
     """
-    path = folder / (task.key.replace(" ", "_").replace(",", ".") + ".h5")
+    path = folder / _file_name(task.key)
     fingerprint = task.fingerprint
     if path.is_file():
         try:
@@ -257,12 +273,56 @@ def _write_series(group: h5py.Group, optics: Optics, table: Series) -> None:
     group["standard_error"] = table.error_of_image(optics.source_size_A).astype(np.float32)
 
 
+_PAIR_ARRAYS = (
+    "unit_A", "thickness_A", "k_per_A", "configuration", "sweep", "first", "second", "hk", "reach", "mesh_per_A",
+)  # fmt: skip
+
+
 def _write_pairs(group: h5py.Group, pairs: BeamPairs) -> None:
     """Beam pairs, for aberrations chosen later."""
-    for name in ("k_per_A", "configuration", "sweep", "first", "second", "hk", "reach", "mesh_per_A"):
+    for name in _PAIR_ARRAYS:
         group.create_dataset(name, data=getattr(pairs, name), compression="gzip", shuffle=True)
     group.create_dataset("values", data=pairs.values.astype(np.complex64), compression="gzip", shuffle=True)
-    group.attrs["aperture_mrad"] = pairs.aperture_mrad
+    group["rotations"] = np.array([operation.rotation for operation in pairs.operations])
+    group["translations_A"] = np.array([operation.translation_A for operation in pairs.operations])
+    group.attrs.update(
+        name=pairs.name,
+        energy_keV=pairs.energy_keV,
+        aperture_mrad=pairs.aperture_mrad,
+        detector_mrad=(pairs.detector.inner_mrad, pairs.detector.outer_mrad),
+        lean_A=pairs.lean_A,
+        seed=pairs.seed,
+        accuracy=json.dumps(asdict(pairs.accuracy)),
+    )
+
+
+def read_pairs(path: Path) -> BeamPairs:
+    """The beam pairs that `compute_table(..., keep_pairs=True)` left beside a table.
+
+    `imaging.multislice.series` turns them into images of any defocus and aberrations within their aperture.
+
+    Raises:
+        AtlasError: the file is missing, damaged or holds no beam pairs.
+    """
+    try:
+        with h5py.File(path) as file:
+            group = file["pairs"]
+            facts = dict(group.attrs)
+            rotations, translations = np.asarray(group["rotations"]), np.asarray(group["translations_A"])
+            return BeamPairs(
+                name=str(facts["name"]),
+                operations=tuple(PlaneOperation(r, t) for r, t in zip(rotations, translations, strict=True)),
+                energy_keV=float(facts["energy_keV"]),
+                aperture_mrad=float(facts["aperture_mrad"]),
+                detector=Detector(*map(float, facts["detector_mrad"])),
+                values=np.asarray(group["values"]).astype(np.complex128),
+                lean_A=float(facts["lean_A"]),
+                seed=int(facts["seed"]),
+                accuracy=Accuracy(**json.loads(str(facts["accuracy"]))),
+                **{name: np.asarray(group[name]) for name in _PAIR_ARRAYS},
+            )
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise AtlasError(f"{path}: no beam pairs can be read ({error}); compute the table with keep_pairs") from error
 
 
 def merge_tables(paths: Sequence[Path], out: Path) -> int:
@@ -306,9 +366,7 @@ def _open(path: Path) -> h5py.File:
 @lru_cache(maxsize=256)
 def _table(key: str) -> Table | None:
     """A table by name, from the package or the user's cache; None if there is none."""
-    shipped = Path(str(resources.files("temimagenet") / "data" / SHIPPED))
-    own = cache_folder() / (key.replace(" ", "_").replace(",", ".") + ".h5")
-    for path in (shipped, own):
+    for path in (_shipped(), cache_folder() / _file_name(key)):
         if not path.is_file():
             continue
         try:
@@ -341,7 +399,7 @@ def _read(key: str, group: h5py.Group) -> Table:
 
 def has_table(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> bool:
     """Whether a multislice image of this specimen can be drawn: its table exists and reaches its thickness."""
-    if specimen.kind != "crystal" or specimen.realisation is not None:
+    if not _periodic(specimen):
         return False
     table = _table(table_key(specimen, optics.energy_keV, detector))
     if table is None or _pupil(optics) not in table.pupils:
@@ -364,15 +422,15 @@ def check_tables(recipe: Recipe) -> None:
         )
     missing = []
     for task in tasks:
-        layer = stack_of(task.specimen, task.accuracy).period_A is None
         table = _table(task.key)
         for pupil in task.pupils:
             if pupil is FIGURE_7:
                 continue
             if table is None or _pupil(pupil) not in table.pupils:
                 missing.append(f"{task.key}, {pupil.aperture_mrad:g} mrad")
-            elif not layer:
-                reach = float(table.pupils[_pupil(pupil)].thickness_A[-1])
+                continue
+            reach = float(table.pupils[_pupil(pupil)].thickness_A[-1])
+            if not np.isnan(reach):
                 deepest = max(
                     entry.draw["thickness_A"].largest()
                     for entry in recipe.entries
@@ -392,7 +450,7 @@ def check_tables(recipe: Recipe) -> None:
 @lru_cache(maxsize=1)
 def atlas_digest() -> str:
     """SHA-256 of the shipped atlas; part of what decides a multislice shard."""
-    path = Path(str(resources.files("temimagenet") / "data" / SHIPPED))
+    path = _shipped()
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
@@ -404,9 +462,7 @@ def find_series(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> S
         OpticsError: the table does not hold these optics.
     """
     key = table_key(specimen, optics.energy_keV, detector)
-    table = None
-    if specimen.kind == "crystal" and specimen.realisation is None:
-        table = _table(key)
+    table = _table(key) if _periodic(specimen) else None
     if table is None:
         raise AtlasError(
             f"no multislice table for {key}: tables exist for periodic crystals; compute one with "

@@ -9,9 +9,18 @@ import torch
 
 from temimagenet import OnTheFly, TEMImageNet
 from temimagenet import atlas as tables
-from temimagenet.atlas import FIGURE_7, TableTask, compute_table, find_series, has_table, merge_tables, table_tasks
+from temimagenet.atlas import (
+    FIGURE_7,
+    TableTask,
+    compute_table,
+    find_series,
+    has_table,
+    merge_tables,
+    read_pairs,
+    table_tasks,
+)
 from temimagenet.errors import AtlasError, OpticsError, RecipeError, ShardError
-from temimagenet.imaging.multislice import Accuracy
+from temimagenet.imaging.multislice import Accuracy, series
 from temimagenet.imaging.optics import CONDITIONS, Detector, Optics
 from temimagenet.recipe import SpecimenSpec, load_recipe, sample_spec
 from temimagenet.render import render
@@ -114,10 +123,26 @@ def test_tables_are_computed_once_and_found_in_the_cache(tmp_path, monkeypatch):
     with pytest.raises(AtlasError, match="no multislice table for SrTiO3"):
         find_series(SRTIO3, optics, detector)
     path = compute_table(task, tmp_path, keep_pairs=True)
+    tables._table.cache_clear()
     stamp = path.stat().st_mtime_ns
     assert compute_table(task, tmp_path) == path
     assert path.stat().st_mtime_ns == stamp
+    # The pairs beside it give the same images, and those of a defocus that the table does not hold.
+    kept = read_pairs(path)
+    table = find_series(SRTIO3, optics, detector)
+    np.testing.assert_allclose(series(kept, optics).coefficients, table.coefficients, rtol=1e-5, atol=1e-10)
+    # Two layers of atoms are all but incoherent: defocus acts by the transfer function's ratio.
+    blurred = replace(optics, defocus_A=60.0)
+    q = np.linalg.norm(table.hk[:3] @ np.linalg.inv(table.cell_A).T, axis=1)
+    wanted = blurred.otf(q) / optics.otf(q)
+    assert wanted[2] < 0.98
+    found = series(kept, blurred).coefficients[0, :3].real / table.coefficients[0, :3].real
+    np.testing.assert_allclose(found, wanted, rtol=0.01)
     compute_table(replace(task, seed=1), tmp_path)
+    with pytest.raises(AtlasError, match="no beam pairs"):
+        read_pairs(path)
+    tables._table.cache_clear()
+    tables._open.cache_clear()
     assert path.stat().st_mtime_ns != stamp
     tables._table.cache_clear()
     found = find_series(SRTIO3, optics, detector)

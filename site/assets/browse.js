@@ -204,7 +204,7 @@ function tile(row) {
   const canvas = element("canvas", { width: 96, height: 96, role: "img", "aria-label": `${row.entry}, ${row.psnr_dB.toFixed(0)} dB` });
   thumbnail(row, canvas).catch(() => canvas.setAttribute("aria-label", "no preview"));
   const link = element("a", { class: "tile", href: `sample.html?id=${encodeURIComponent(row.id)}&engine=${row.engine}` });
-  link.append(canvas, element("b", {}, row.entry), element("span", {}, `${row.field_of_view_A} Å, ${row.psnr_dB.toFixed(1)} dB`));
+  link.append(canvas, element("b", {}, row.entry), element("span", {}, `${row.field_of_view_A} Å, ${row.psnr_dB.toFixed(1)} dB${row.engine === "linear" ? "" : `, ${row.engine}`}`));
   return link;
 }
 

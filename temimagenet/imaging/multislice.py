@@ -31,8 +31,8 @@ from torch import Tensor
 
 from temimagenet.errors import OpticsError
 from temimagenet.imaging.fourier import FourierImage, half_plane_indices
-from temimagenet.imaging.optics import Detector, Optics, relativistic_gamma, wavelength_A
-from temimagenet.imaging.scattering import _lobato_table
+from temimagenet.imaging.optics import Detector, Optics, relativistic_gamma, source_envelope, wavelength_A
+from temimagenet.imaging.scattering import lobato_coefficients
 from temimagenet.specimen.stack import PlaneOperation, Stack
 
 __all__ = [
@@ -69,7 +69,7 @@ def projected_potential_VA(number: int, r_A: Float[NDArray[np.float64], "*n"]) -
     The two-dimensional Fourier transform of Lobato & Van Dyck's f_e (Acta Cryst. A70 (2014) 636): each term
     a (2 + b q^2) / (1 + b q^2)^2 becomes (2 pi a / b) [K0(x) + x K1(x) / 2], x = 2 pi r / sqrt(b).
     """
-    a, b = _lobato_table()[number]
+    a, b = lobato_coefficients(number)
     x = 2.0 * np.pi * np.asarray(r_A, dtype=np.float64)[..., None] / np.sqrt(b)
     potential: NDArray[np.float64] = POTENTIAL_VA2 * np.sum(2.0 * np.pi * a / b * (k0(x) + 0.5 * x * k1(x)), axis=-1)
     return potential
@@ -149,14 +149,12 @@ class Grid:
     Attributes:
         cell_A: (2, 2) supercell.
         shape: points along its two vectors.
-        offset: Bloch offset in steps of the supercell's reciprocal lattice.
-        k_per_A: (n1, n2, 2) frequencies (x, y) in 1/A, offset included, in FFT order.
+        k_per_A: (n1, n2, 2) frequencies (x, y) in 1/A, Bloch offset included, in FFT order.
         band: (n1, n2) 1 inside the anti-aliasing limit, 0 outside (a taper is allowed).
     """
 
     cell_A: Float[NDArray[np.float64], "2 2"]
     shape: tuple[int, int]
-    offset: tuple[float, float]
     k_per_A: Float[NDArray[np.float64], "n1 n2 2"]
     band: Float[NDArray[np.float64], "n1 n2"]
 
@@ -168,7 +166,7 @@ class Grid:
         needed = 3.0 * limit_per_A * np.linalg.norm(cell_A, axis=1) + 2.0
         shape = (next_fast_len(int(np.ceil(needed[0]))), next_fast_len(int(np.ceil(needed[1]))))
         k = _frequencies(cell_A, shape, offset)
-        return cls(cell_A, shape, offset, k, (np.linalg.norm(k, axis=-1) < limit_per_A).astype(np.float64))
+        return cls(cell_A, shape, k, (np.linalg.norm(k, axis=-1) < limit_per_A).astype(np.float64))
 
     def propagator(self, distance_A: float, wavelength: float) -> Complex[NDArray[np.complex128], "n1 n2"]:
         """Fresnel propagator exp(-i pi lambda z k^2) inside the band (Kirkland 2010, eq. 6.65)."""
@@ -289,10 +287,7 @@ class Series:
 
     def _blur(self, source_size_A: float) -> NDArray[np.float64]:
         """(G,) the source's Gaussian in Fourier space."""
-        q2 = ((self.hk @ np.linalg.inv(self.cell_A).T) ** 2).sum(axis=1)
-        sigma = source_size_A / (2.0 * np.sqrt(2.0 * np.log(2.0)))
-        blur: NDArray[np.float64] = np.exp(-2.0 * np.pi**2 * sigma**2 * q2)
-        return blur
+        return source_envelope(source_size_A, np.linalg.norm(self.hk @ np.linalg.inv(self.cell_A).T, axis=1))
 
     def image(self, thickness_A: float | None, source_size_A: float = 0.0) -> FourierImage:
         """The image at a thickness, linear between the ladder's steps and from 0, with the source's blur.
@@ -412,24 +407,19 @@ def beam_pairs(
         done = sweep + 1
         if done >= accuracy.least_sweeps and (done % 4 == 0 or done <= accuracy.most_sweeps):
             pairs = _gather(stack, energy_keV, aperture_mrad, detector, ladder, parts, reach, seed, accuracy)
-            errors = np.max([_standard_error(series(pairs, optics), optics) for optics in watched], axis=0)
+            errors = np.max([series(pairs, optics).error_of_image(optics.source_size_A) for optics in watched], axis=0)
             late = np.flatnonzero(~(errors <= accuracy.tolerance))
+            if done >= accuracy.most_sweeps and stack.period_A is not None:
+                late = late[ladder[late] <= 0.5 * ladder[-1]]
             if len(late) == 0:
                 break
             # Thick specimens average over more atoms: what is left to do ends at the last rung that is not yet there.
             rungs = int(late[-1]) + 1
-            if done >= accuracy.most_sweeps and accuracy.most_thin_sweeps:
-                rungs = min(rungs, int(np.searchsorted(ladder, 0.5 * ladder[-1], "right")))
         on_progress(done, float(errors.max()))
-        if done >= accuracy.most_sweeps and (stack.period_A is None or rungs == 0):
+        if done >= accuracy.most_sweeps and stack.period_A is None:
             break
     on_progress(len(reach), float(errors.max()))
     return _gather(stack, energy_keV, aperture_mrad, detector, ladder, parts, reach, seed, accuracy)
-
-
-def _standard_error(table: Series, optics: Optics) -> NDArray[np.float64]:
-    """(L,) the images' standard error with the source's blur, which damps the finest and noisiest frequencies."""
-    return table.error_of_image(optics.source_size_A)
 
 
 @dataclass(frozen=True, eq=False)
@@ -530,7 +520,6 @@ def _configuration(
             )
 
     first, second, hk, values = [], [], [], []
-    marks = [mark for step in plan for mark in step.marks]
     for group in batches:
         local = np.concatenate(group)
         ends = np.cumsum([0] + [len(coset) for coset in group])
@@ -549,7 +538,6 @@ def _configuration(
             step_hk = (signed[coset[j]] - signed[coset[i]]) @ np.linalg.inv(stack.multiple).T
             hk.append(np.rint(step_hk).astype(np.int16))
         values.append(rows)
-    assert marks or stack.period_A is None
     return _Configuration(
         k, np.concatenate(first), np.concatenate(second), np.concatenate(hk), np.concatenate(values, axis=1)
     )

@@ -14,7 +14,7 @@ from scipy.special import j0
 
 from temimagenet.errors import OpticsError
 
-__all__ = ["CONDITIONS", "Detector", "Optics", "relativistic_gamma", "wavelength_A"]
+__all__ = ["CONDITIONS", "Detector", "Optics", "relativistic_gamma", "source_envelope", "wavelength_A"]
 
 _REST_ENERGY_KEV = constants.m_e * constants.c**2 / constants.e / 1e3
 _FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
@@ -30,6 +30,15 @@ def wavelength_A(energy_keV: float) -> float:
 def relativistic_gamma(energy_keV: float) -> float:
     """Lorentz factor 1 + E / (m c^2): the electron's mass in units of its rest mass."""
     return 1.0 + energy_keV / _REST_ENERGY_KEV
+
+
+def source_envelope(
+    source_size_A: float, q_per_A: Float[NDArray[np.float64], "*n"]
+) -> Float[NDArray[np.float64], "*n"]:
+    """What a Gaussian source of a full width at half maximum in angstrom leaves of an image at |q| in 1/A."""
+    sigma = source_size_A / _FWHM_PER_SIGMA
+    envelope: NDArray[np.float64] = np.exp(-2.0 * np.pi**2 * sigma**2 * q_per_A**2)
+    return envelope
 
 
 @dataclass(frozen=True)
@@ -126,9 +135,7 @@ class Optics:
         aperture = _round_otf(q / self.q_max_per_A)
         if self.defocus_A or self.C3_mm or self.C5_mm:
             aperture = np.where(q < self.q_max_per_A, _aberrated_otf(self)(q / self.q_max_per_A), 0.0)
-        sigma = self.source_size_A / _FWHM_PER_SIGMA
-        blurred: NDArray[np.float64] = aperture * np.exp(-2.0 * np.pi**2 * sigma**2 * q**2)
-        return blurred
+        return aperture * source_envelope(self.source_size_A, q)
 
     def probe(self, r_A: Float[NDArray[np.float64], "n"]) -> Float[NDArray[np.float64], "n"]:
         """Probe intensity at radius r in angstrom, unit volume (1/A^2), source included: the OTF's Hankel transform."""

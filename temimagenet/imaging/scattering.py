@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from temimagenet.errors import SpecimenError
 from temimagenet.imaging.optics import Detector, relativistic_gamma, wavelength_A
 
-__all__ = ["annular_cross_section_A2", "electron_scattering_factor_A"]
+__all__ = ["annular_cross_section_A2", "electron_scattering_factor_A", "lobato_coefficients"]
 
 
 @cache
@@ -28,6 +28,18 @@ def _lobato_table() -> dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]
     return table
 
 
+def lobato_coefficients(number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The five pairs (a in A, b in A^2) of an element, Lobato & Van Dyck, Acta Cryst. A70 (2014) 636.
+
+    Raises:
+        SpecimenError: the table has no such element (it ends at Z = 103).
+    """
+    try:
+        return _lobato_table()[number]
+    except KeyError:
+        raise SpecimenError(f"no scattering factor for atomic number {number}: the table holds 1 to 103") from None
+
+
 def electron_scattering_factor_A(
     number: int, q_per_A: Float[NDArray[np.float64], "*n"]
 ) -> Float[NDArray[np.float64], "*n"]:
@@ -38,10 +50,7 @@ def electron_scattering_factor_A(
     Raises:
         SpecimenError: the table has no such element (it ends at Z = 103).
     """
-    try:
-        a, b = _lobato_table()[number]
-    except KeyError:
-        raise SpecimenError(f"no scattering factor for atomic number {number}: the table holds 1 to 103") from None
+    a, b = lobato_coefficients(number)
     bq2 = b * np.asarray(q_per_A, dtype=np.float64)[..., None] ** 2
     factor: NDArray[np.float64] = np.sum(a * (2.0 + bq2) / (1.0 + bq2) ** 2, axis=-1)
     return factor

@@ -28,6 +28,7 @@ __all__ = [
     "MERGE_TOLERANCE_A",
     "ProjectedCrystal",
     "defective",
+    "displacements_A",
     "orient",
     "parse_zone",
     "project",
@@ -271,8 +272,7 @@ def project(
     placed = xy[chosen] @ turn
     placed = (placed @ np.linalg.inv(lateral) % 1.0) @ lateral
     amount = count[chosen] / (1.0 if layer else float(turned.cell.array[2, 2]))
-    known = u_A or {}
-    u = np.array([known.get(chemical_symbols[z], DEFAULT_U_A) for z in numbers[chosen]])
+    u = displacements_A(numbers[chosen], u_A)
     column = _clusters(_distances(placed, lateral), merge_tolerance_A, "complete")
     placed = _gathered(placed, lateral, column)
     label = name or atoms.get_chemical_formula(empirical=True)
@@ -280,6 +280,14 @@ def project(
     frame = turned.info["frame"].copy()
     frame[:2] = turn.T @ frame[:2]
     return ProjectedCrystal(title, lateral, placed, numbers[chosen], amount.astype(float), u, column, layer, frame)
+
+
+def displacements_A(
+    numbers: Int[NDArray[np.int64], "N"], u_A: Mapping[str, float] | None
+) -> Float[NDArray[np.float64], "N"]:
+    """Thermal displacement per axis of each atom from a table by element; `DEFAULT_U_A` for elements not in it."""
+    known = u_A or {}
+    return np.array([known.get(chemical_symbols[z], DEFAULT_U_A) for z in numbers.tolist()])
 
 
 def strained(specimen: Specimen, exx: float, eyy: float, exy: float) -> Specimen:

@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 
 from temimagenet.errors import SpecimenError
-from temimagenet.specimen.crystal import orient
-from temimagenet.specimen.materials import DEFAULT_U_A, material
+from temimagenet.specimen.crystal import displacements_A, orient
+from temimagenet.specimen.materials import material
 from temimagenet.specimen.specimen import Specimen
 
 __all__ = ["MAX_PARTICLE_A", "faceted_particle"]
@@ -77,8 +77,7 @@ def faceted_particle(name: str, zone: tuple[int, int, int], *, size_A: float, rn
     _, first, count = np.unique(np.concatenate(key), axis=0, return_index=True, return_counts=True)
     spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     site_numbers = all_numbers[first].astype(np.int64)
-    symbols = dict(zip(oriented.numbers.tolist(), oriented.get_chemical_symbols(), strict=True))
-    u = np.array([known.u_A.get(symbols[z], DEFAULT_U_A) for z in site_numbers.tolist()])
+    u = displacements_A(site_numbers, known.u_A)
     title = f"{name} particle [{''.join(map(str, zone))}]"
     return Specimen(
         title, None, all_xy[first] @ spin.T, site_numbers, count.astype(float), u, np.arange(len(first), dtype=np.int64)

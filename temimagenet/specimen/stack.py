@@ -8,13 +8,11 @@ from itertools import product
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from temimagenet.errors import SpecimenError
-from temimagenet.specimen.crystal import orient, project
-from temimagenet.specimen.materials import DEFAULT_U_A
+from temimagenet.specimen.crystal import displacements_A, orient, project
 
 __all__ = ["PlaneOperation", "Stack", "crystal_stack"]
 
@@ -106,9 +104,7 @@ def crystal_stack(
     unit = projected.cell_A @ stretch
     cell, lean = _supercell(lattice, layer, minimum_A)
     xy, z, index = _fill(cell, lattice, xyz, layer)
-    known = u_A or {}
-    numbers = turned.numbers.astype(np.int64)
-    u = np.array([known.get(chemical_symbols[n], DEFAULT_U_A) for n in numbers.tolist()])
+    numbers = turned.numbers.astype(np.int64)[index]
     return Stack(
         projected.name,
         unit,
@@ -116,11 +112,11 @@ def crystal_stack(
         np.rint(cell @ np.linalg.inv(unit)).astype(np.int64),
         xy,
         z,
-        numbers[index],
-        u[index],
+        numbers,
+        displacements_A(numbers, u_A),
         None if layer else float(lattice[2, 2]),
         lean,
-        _operations(unit, lattice, xyz, numbers, layer),
+        _operations(unit, lattice, xyz, turned.numbers, layer),
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class ShardTask:
         tables = (atlas_digest(),) if self.engine == "multislice" else ()
         return hashlib.sha256(json.dumps(parts + tables).encode()).hexdigest()
 
-    @property
+    @cached_property
     def indices(self) -> tuple[int, ...]:
         """Samples of the shard: all in its range, or by multislice those of which the atlas has a table."""
         span = range(self.start, self.stop)
@@ -293,19 +294,20 @@ def _catalogue_rows(root: Path, name: str) -> list[dict[str, Any]]:
             shard.numbers("columns_inside").tolist(),
             strict=True,
         )
+        specs = [shard.spec(row) for row in range(len(shard))]
         return [
             {
-                **_spec_fields(shard.spec(row)),
+                **_spec_fields(spec),
                 "engine": shard.engine,
                 "shard": name,
                 "row": row,
                 "dose_e_per_A2": dose,
                 "clean_peak": peak,
                 "columns": columns,
-                **_against_linear(shard.engine, shard.spec(row)),
+                **_against_linear(shard.engine, spec),
                 "sha256": digest,
             }
-            for row, (digest, dose, peak, columns) in enumerate(numbers)
+            for row, (spec, (digest, dose, peak, columns)) in enumerate(zip(specs, numbers, strict=True))
         ]
 
 

@@ -56,8 +56,6 @@ CASES = {
 
 def _potential(numbers, xy, cell, shape):
     """abTEM-free slice potential by exact phase ramps on a grid, V A."""
-    grid = Grid.for_band(cell, 1.0)
-    grid = Grid(cell, shape, (0.0, 0.0), grid.k_per_A, grid.band)
     h, k = (np.rint(np.fft.fftfreq(n) * n) for n in shape)
     kx, ky = h / cell[0, 0], k / cell[1, 1]
     q = np.hypot(kx[:, None], ky[None])
@@ -86,10 +84,9 @@ def _reference_pairs(name, configuration=None):
         xyz = xyz + np.random.default_rng(100 + configuration).normal(size=xyz.shape) * rms[:, None]
     shape = (gpts, gpts)
     band = antialias_aperture(shape, (cell[0, 0] / gpts, cell[1, 1] / gpts), xp=np)
-    plain = Grid.for_band(cell, 1.0)
     h, k = (np.rint(np.fft.fftfreq(n) * n) for n in shape)
     frequencies = np.stack(np.meshgrid(h / cell[0, 0], k / cell[1, 1], indexing="ij"), axis=-1)
-    grid = Grid(cell, shape, plain.offset, frequencies, np.asarray(band, dtype=float))
+    grid = Grid(cell, shape, frequencies, np.asarray(band, dtype=float))
     thickness = unit[2] / 2
     count = 2 * repeat[2]
     level = np.floor((xyz[:, 2] + unit[2] / 4) / thickness + 1e-9).astype(int) % count
@@ -208,7 +205,7 @@ def test_series_equals_abtem_at_points_off_the_grid(symmetric, aperture_mrad):
     band = np.asarray(antialias_aperture(shape, tuple(np.diag(cell) / shape), xp=np), dtype=float)
     h, k = (np.rint(np.fft.fftfreq(n) * n) for n in shape)
     frequencies = np.stack(np.meshgrid(h / cell[0, 0], k / cell[1, 1], indexing="ij"), axis=-1)
-    grid = Grid(cell, shape, (0.0, 0.0), frequencies, band)
+    grid = Grid(cell, shape, frequencies, band)
     wavelength = wavelength_A(200.0)
     free = torch.from_numpy(grid.propagator(height, wavelength)).to(torch.complex64)
     functions = [
