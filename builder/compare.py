@@ -73,7 +73,7 @@ def _profiles() -> Figure:
         row[2].set_xlabel("Å", fontsize=8)
         row[2].set_ylabel("% of the beam", fontsize=8)
         row[2].tick_params(labelsize=7)
-        row[2].set_ylim(bottom=0.0)
+        row[2].set_ylim(0.0, 130.0 * max(float(image[80].max()) for image in images.values()))
         row[2].legend(fontsize=7, frameon=False)
     return figure
 
