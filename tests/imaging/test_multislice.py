@@ -1,18 +1,22 @@
 """The multislice engine against abTEM, closed forms and the linear model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ase.spacegroup import crystal
+from scipy import stats
 
 from temimagenet.errors import OpticsError
+from temimagenet.imaging.fourier import half_plane_indices
 from temimagenet.imaging.linear import fourier_image
 from temimagenet.imaging.multislice import (
     Accuracy,
     BeamPairs,
     Grid,
+    _configuration,
     _series,
     beam_pairs,
     interaction_rad_per_VA,
@@ -317,6 +321,108 @@ def test_symmetrised_images_keep_the_symmetry_and_the_mean():
     np.testing.assert_allclose(double.coefficients, kept.coefficients, atol=1e-5 * abs(kept.coefficients[0, 0]))
 
 
+def _rectangular(stack):
+    """A stack of one primitive cell of a centred rectangular lattice, as 2 x 3 cells along x and y."""
+    first, second = stack.unit_A
+    # Primitive vectors of equal length: their sum and difference are the rectangle's edges.
+    pair = min(
+        ((first, s * second + t * first) for s in (1, -1) for t in (0, 1)), key=lambda v: abs(v[0] @ v[0] - v[1] @ v[1])
+    )
+    edges = np.array([pair[0] + pair[1], pair[0] - pair[1]])
+    edges = edges[np.argsort(-np.linalg.norm(edges, axis=1))]
+    if np.linalg.det(edges) < 0.0:
+        edges[1] *= -1.0
+    lengths = np.linalg.norm(edges, axis=1)
+    turn = (edges / lengths[:, None]).T
+    cell = np.diag(lengths * (2, 3))
+    steps = np.stack(np.meshgrid(np.arange(-12, 13), np.arange(-12, 13), indexing="ij"), axis=-1).reshape(-1, 2)
+    shifts = steps @ stack.unit_A @ turn
+    turns = shifts @ np.linalg.inv(cell)
+    shifts = shifts[((turns > -1e-9) & (turns < 1.0 - 1e-9)).all(axis=1)]
+    assert len(shifts) == 12
+    unit = stack.unit_A @ turn
+    xy = (stack.xy_A @ turn)[None] + shifts[:, None]
+    copies = [np.tile(values, len(shifts)) for values in (stack.z_A, stack.numbers, stack.u_A)]
+    return replace(
+        stack, unit_A=unit, cell_A=cell, multiple=np.rint(cell @ np.linalg.inv(unit)).astype(np.int64),
+        xy_A=xy.reshape(-1, 2), z_A=copies[0], numbers=copies[1], u_A=copies[2],
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_frozen_phonons_agree_with_abtem_within_both_errors():
+    """Hotelling's two-sample T^2 over Fourier coefficients: ours against abTEM's own runs with other displacements.
+
+    Si [110], 15 A, 100 keV, 12 mrad. Both take the beams of the same supercell; potential, transmission, propagation,
+    probe and detector are abTEM's on its side (the potential as phase ramps, since its own places atoms bilinearly).
+    """
+    known = material("Si")
+    stack = _rectangular(crystal_stack(known.atoms(), (1, 1, 0), u_A=known.u_A, name="Si", minimum_A=1.0))
+    width, height = stack.cell_A[0, 0], stack.cell_A[1, 1]
+    optics, repeats, runs = Optics(100.0, 12.0), 4, 40
+    assert stack.period_A is not None
+    thickness = repeats * stack.period_A
+    hk = half_plane_indices(stack.unit_A, optics.q_max_per_A)[:6]
+
+    ours = []
+    rng = np.random.Generator(np.random.Philox(1))
+    ladder = np.array([thickness])
+    for _ in range(runs):
+        part = _configuration(stack, 100.0, 12.0, DETECTOR, ladder, (0.0, 0.0), 0.0, rng, Accuracy(), "cpu")
+        zeros = np.zeros(len(part.k_per_A), dtype=np.int64)
+        pairs = BeamPairs(
+            "", stack.unit_A, stack.operations, 100.0, 12.0, DETECTOR, ladder, part.k_per_A, zeros, zeros, part.first,
+            part.second, part.hk, part.values, np.array([1]), np.zeros((2, 2)),
+        )  # fmt: skip
+        k = np.linalg.norm(part.k_per_A, axis=1)
+        pupil = np.where(k <= optics.k_max_per_A, np.exp(-1j * optics.chi(k)), 0.0)
+        ours.append(_series(pairs, pupil[:, None], optics.q_max_per_A, symmetrise=False).coefficients[0, : len(hk)])
+
+    shape = tuple(4 * int(np.ceil(edge / 0.05 / 4)) for edge in (width, height))
+    layers = slices(stack, 1.0)
+    steps = [int(np.ceil(2.0 * optics.q_max_per_A * np.linalg.norm(v))) + 1 for v in stack.unit_A]
+    turns = np.stack(np.meshgrid(*(np.arange(n) / n for n in steps), indexing="ij"), axis=-1).reshape(-1, 2)
+    probe = abtem.Probe(
+        energy=100e3, semiangle_cutoff=12.0, soft=False, extent=(width, height), gpts=shape, device="cpu"
+    )
+    theirs = []
+    draw = np.random.default_rng(2024)
+    for _ in range(runs):
+        potentials = []
+        for _, atoms in layers * repeats:
+            moved = stack.xy_A[atoms] + draw.normal(size=(len(atoms), 2)) * stack.u_A[atoms, None]
+            potentials.append(_potential(stack.numbers[atoms], moved, stack.cell_A, shape))
+        potential = abtem.PotentialArray(
+            np.array(potentials, dtype=np.float32), slice_thickness=stack.period_A / len(layers), extent=(width, height)
+        )
+        # Another unit cell each time: the mean is periodic, one configuration is not.
+        corner = draw.integers(0, 12, size=2) @ stack.unit_A
+        scan = abtem.CustomScan((turns @ stack.unit_A + corner) % np.array([width, height]))
+        annular = abtem.AnnularDetector(inner=98, outer=196)
+        image = np.asarray(probe.scan(potential, scan=scan, detectors=annular, lazy=False).array).ravel()
+        theirs.append(np.exp(-2j * np.pi * turns @ hk.T).T @ image / len(turns))
+
+    def real(values):
+        values = np.array(values)
+        return np.column_stack([values.real, values.imag[:, 1:]])
+
+    def p_value(one, other):
+        """Of equal means; degrees of freedom after Nel & van der Merwe, Commun. Stat. 15 (1986) 3719."""
+        difference = one.mean(axis=0) - other.mean(axis=0)
+        a, b = np.cov(one.T) / len(one), np.cov(other.T) / len(other)
+        both, p = a + b, one.shape[1]
+        square = float(difference @ np.linalg.solve(both, difference))
+        spread = sum((np.trace(c @ c) + np.trace(c) ** 2) / (len(x) - 1) for c, x in ((a, one), (b, other)))
+        freedom = (np.trace(both @ both) + np.trace(both) ** 2) / spread
+        assert freedom > p + 10
+        return float(stats.f.sf(square * (freedom - p + 1) / (freedom * p), p, freedom - p + 1))
+
+    assert p_value(real(ours), real(theirs)) > 0.01
+    # The statistic can tell: G of the other sign, or 5 % more signal.
+    assert p_value(real(np.conj(ours)), real(theirs)) < 1e-6
+    assert p_value(real(1.05 * np.array(ours)), real(theirs)) < 0.01
+
+
 def test_source_blur_is_abtems_gaussian():
     known = material("SrTiO3")
     stack = crystal_stack(known.atoms(), (0, 0, 1), u_A=known.u_A, name="SrTiO3")
@@ -331,6 +437,18 @@ def test_source_blur_is_abtems_gaussian():
     phases = np.exp(2j * np.pi * points @ (table.hk @ np.linalg.inv(table.cell_A).T).T)
     found = (blurred[0].real + 2.0 * (phases[:, 1:] @ blurred[1:]).real).reshape(96, 96)
     assert np.abs(found - expected).max() < 1e-3 * expected.max()
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_pairs():
+    known = material("SrTiO3")
+    stack = crystal_stack(known.atoms(), (0, 0, 1), u_A=known.u_A, name="SrTiO3")
+    accuracy = Accuracy(least_sweeps=1, most_sweeps=1, most_thin_sweeps=0)
+    one, other = (
+        beam_pairs(stack, 200.0, 10.0, DETECTOR, [8.0], accuracy=accuracy, seed=3, device=device)
+        for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(other.values, one.values, atol=1e-5 * np.abs(one.values).max())
 
 
 def test_bad_input_is_told():
