@@ -5,6 +5,7 @@ from temimagenet.specimen.amorphous import (
     amorphous_graphene,
     ring_sizes,
     sheet_specimen,
+    sheet_stack,
     shipped_sheet,
 )
 from temimagenet.specimen.crystal import (
@@ -18,7 +19,7 @@ from temimagenet.specimen.crystal import (
     structure_from_text,
 )
 from temimagenet.specimen.materials import MATERIALS, Material, material
-from temimagenet.specimen.particle import faceted_particle
+from temimagenet.specimen.particle import faceted_particle, particle_stack
 from temimagenet.specimen.specimen import Specimen
 
 __all__ = [
@@ -33,10 +34,12 @@ __all__ = [
     "material",
     "orient",
     "parse_zone",
+    "particle_stack",
     "project",
     "read_structure",
     "ring_sizes",
     "sheet_specimen",
+    "sheet_stack",
     "shipped_sheet",
     "strained",
     "structure_from_text",

@@ -18,8 +18,17 @@ from scipy.spatial import KDTree, Voronoi
 from temimagenet.errors import SpecimenError
 from temimagenet.specimen.materials import material
 from temimagenet.specimen.specimen import Specimen
+from temimagenet.specimen.stack import Stack, lone_stack
 
-__all__ = ["SHIPPED_SHEETS", "AmorphousSheet", "amorphous_graphene", "ring_sizes", "sheet_specimen", "shipped_sheet"]
+__all__ = [
+    "SHIPPED_SHEETS",
+    "AmorphousSheet",
+    "amorphous_graphene",
+    "ring_sizes",
+    "sheet_specimen",
+    "sheet_stack",
+    "shipped_sheet",
+]
 
 SHIPPED_SHEETS = 8
 """Number of sheets in the package, of seeds 0 to 7 and about 60 A."""
@@ -144,6 +153,14 @@ def shipped_sheet(number: int) -> AmorphousSheet:
             data[f"neighbours_{number}"].astype(np.int64),
             int(data["seed"][number]),
         )
+
+
+def sheet_stack(sheet: AmorphousSheet) -> Stack:
+    """A sheet in three dimensions, as multislice needs it: all atoms in one plane."""
+    atoms = len(sheet.xy_A)
+    flat = sheet_specimen(sheet)
+    xyz = np.column_stack([sheet.xy_A, np.zeros(atoms)])
+    return lone_stack(flat.name, np.eye(2) * sheet.cell_A, xyz, flat.numbers, flat.u_A)
 
 
 def sheet_specimen(sheet: AmorphousSheet) -> Specimen:

@@ -90,7 +90,9 @@ _ALL = (
     ),
     Material(
         "NiO", "NiO", "Fm-3m", "bulk", "Sasaki, Fujino & Takeuchi, Proc. Jpn Acad. B55 (1979) 43: a = 4.178 A",
-        {"Ni": 0.066, "O": 0.073}, _TYPICAL, lambda: bulk("NiO", "rocksalt", a=4.178, cubic=True),
+        {"Ni": 0.0724, "O": 0.0879},
+        "Sasaki, Fujino & Takeuchi, Proc. Jpn Acad. B55 (1979) 43: B = 0.414 (Ni), 0.61 A^2 (O)",
+        lambda: bulk("NiO", "rocksalt", a=4.178, cubic=True),
     ),
     Material(
         "SrTiO3", "SrTiO3", "Pm-3m", "bulk", "Okazaki & Kawaminami, Mater. Res. Bull. 8 (1973) 545: a = 3.905 A",
@@ -118,12 +120,15 @@ _ALL = (
     ),
     Material(
         "graphene", "C", "P6/mmm (layer)", "layer", "Trucano & Chen, Nature 258 (1975) 136: a = 2.464 A of graphite",
-        {"C": 0.062}, _TYPICAL, lambda: _layer(graphene("C2", a=2.464)),
+        {"C": 0.0557}, "Trucano & Chen, Nature 258 (1975) 136: U = 0.0031 A^2 in the plane of graphite",
+        lambda: _layer(graphene("C2", a=2.464)),
     ),
     Material(
         "MoS2", "MoS2", "P-6m2 (layer)", "layer",
         "Bronsema, de Boer & Jellinek, Z. Anorg. Allg. Chem. 540 (1986) 15: a = 3.1601 A, S 1.586 A off the Mo plane",
-        {"Mo": 0.060, "S": 0.070}, _TYPICAL, lambda: _layer(mx2("MoS2", a=3.1601, thickness=3.172)),
+        {"Mo": 0.069, "S": 0.062},
+        "Schoenfeld, Huang & Moss, Acta Cryst. B39 (1983) 404: U in the plane of 3R-MoS2, 0.0048 (Mo), 0.0038 A^2 (S)",
+        lambda: _layer(mx2("MoS2", a=3.1601, thickness=3.172)),
     ),
     Material(
         "Co3O4", "Co3O4", "Fd-3m (origin 2)", "bulk",
@@ -134,12 +139,15 @@ _ALL = (
     Material(
         "GaN", "GaN", "P6_3mc", "bulk",
         "Schulz & Thiemann, Solid State Commun. 23 (1977) 815: a = 3.190, c = 5.189 A, u = 0.377",
-        {"Ga": 0.067, "N": 0.069}, _TYPICAL,
+        {"Ga": 0.0580, "N": 0.0611},
+        "computed, not measured: Schowalter, Rosenauer, Titantah & Lamoen, Acta Cryst. A65 (2009) 227, mean over axes",
         _cell("GaN", [(1 / 3, 2 / 3, 0), (1 / 3, 2 / 3, 0.377)], 186, [3.190, 3.190, 5.189, 90, 90, 120]),
     ),
     Material(
         "CaF2", "CaF2", "Fm-3m", "bulk", "Batchelder & Simmons, J. Chem. Phys. 41 (1964) 2324: a = 5.463 A",
-        {"Ca": 0.077, "F": 0.093}, _TYPICAL,
+        {"Ca": 0.0855, "F": 0.0987},
+        "computed, not measured: phonons of mp-2741 (Kyoto phonon database; Togo & Tanaka, Scr. Mater. 108 (2015) 1) at"
+        " 293 K by NCrystal 4.4.6",
         _cell("CaF", [(0, 0, 0), (0.25, 0.25, 0.25)], 225, [5.463] * 3 + [90] * 3),
     ),
 )  # fmt: skip

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
 
 from temimagenet.errors import SpecimenError
 from temimagenet.specimen.crystal import displacements_A, orient
 from temimagenet.specimen.materials import material
 from temimagenet.specimen.specimen import Specimen
+from temimagenet.specimen.stack import Stack, lone_stack
 
-__all__ = ["MAX_PARTICLE_A", "faceted_particle"]
+__all__ = ["MAX_PARTICLE_A", "faceted_particle", "particle_stack"]
 
 MAX_PARTICLE_A = 200.0
 """Largest particle: 250,000 atoms of Pt."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """Atoms of a particle: (N, 3) positions turned in the plane, atomic number, and the lattice row of each."""
+
+    xyz_A: Float[NDArray[np.float64], "N 3"]
+    numbers: Int[NDArray[np.int64], "N"]
+    row: Int[NDArray[np.int64], "N"]
 
 
 def faceted_particle(name: str, zone: tuple[int, int, int], *, size_A: float, rng: np.random.Generator) -> Specimen:
@@ -37,6 +50,48 @@ def faceted_particle(name: str, zone: tuple[int, int, int], *, size_A: float, rn
     Raises:
         SpecimenError: the material is not a cubic element, the size is out of range, or fewer than 10 atoms lie inside.
     """
+    cut = _cut(name, zone, size_A, rng)
+    _, first, count = np.unique(cut.row, return_index=True, return_counts=True)
+    numbers = cut.numbers[first]
+    return Specimen(
+        _title(name, zone),
+        None,
+        cut.xyz_A[first, :2],
+        numbers,
+        count.astype(float),
+        displacements_A(numbers, material(name).u_A),
+        np.arange(len(first), dtype=np.int64),
+    )
+
+
+def particle_stack(
+    name: str, zone: tuple[int, int, int], *, size_A: float, rng: np.random.Generator, margin_A: float
+) -> Stack:
+    """The atoms of `faceted_particle` in three dimensions, in a square cell of vacuum, as multislice needs them.
+
+    Args:
+        name, zone, size_A, rng: as for `faceted_particle`; equal generators give the same particle.
+        margin_A: vacuum between the particle and each side of the cell.
+
+    Returns:
+        A stack without repeat along the beam; its centre is the origin.
+
+    Raises:
+        SpecimenError: as for `faceted_particle`.
+    """
+    cut = _cut(name, zone, size_A, rng)
+    edge = 2.0 * (float(np.abs(cut.xyz_A[:, :2]).max()) + margin_A)
+    u = displacements_A(cut.numbers, material(name).u_A)
+    return lone_stack(_title(name, zone), edge * np.eye(2), cut.xyz_A, cut.numbers, u)
+
+
+def _title(name: str, zone: tuple[int, int, int]) -> str:
+    """A particle's name."""
+    return f"{name} particle [{''.join(map(str, zone))}]"
+
+
+def _cut(name: str, zone: tuple[int, int, int], size_A: float, rng: np.random.Generator) -> _Cut:
+    """Cut a particle out of the crystal."""
     known = material(name)
     conventional = known.atoms()
     lengths = conventional.cell.lengths()
@@ -64,21 +119,16 @@ def faceted_particle(name: str, zone: tuple[int, int, int], *, size_A: float, rn
         for low, high in zip(corners.min(0), corners.max(0), strict=True)
     ]
     steps = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
-    xy, numbers, key = [], [], []
+    xyz, numbers, key = [], [], []
     for index, (position, number) in enumerate(zip(oriented.positions, oriented.numbers, strict=True)):
         points = steps @ cell + position - origin
         inside = (points @ normals.T <= distance).all(axis=1)
-        xy.append(points[inside, :2])
-        numbers.append(np.full(int(inside.sum()), number))
+        xyz.append(points[inside])
+        numbers.append(np.full(int(inside.sum()), number, dtype=np.int64))
         key.append(np.column_stack([steps[inside, :2], np.full(int(inside.sum()), index)]))
-    all_xy, all_numbers = np.concatenate(xy), np.concatenate(numbers)
-    if len(all_xy) < 10:
-        raise SpecimenError(f"a particle of {size_A} A holds {len(all_xy)} atoms of {name}: expected at least 10")
-    _, first, count = np.unique(np.concatenate(key), axis=0, return_index=True, return_counts=True)
-    spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    site_numbers = all_numbers[first].astype(np.int64)
-    u = displacements_A(site_numbers, known.u_A)
-    title = f"{name} particle [{''.join(map(str, zone))}]"
-    return Specimen(
-        title, None, all_xy[first] @ spin.T, site_numbers, count.astype(float), u, np.arange(len(first), dtype=np.int64)
-    )
+    atoms = np.concatenate(xyz)
+    if len(atoms) < 10:
+        raise SpecimenError(f"a particle of {size_A} A holds {len(atoms)} atoms of {name}: expected at least 10")
+    spin = np.array([[np.cos(angle), -np.sin(angle), 0.0], [np.sin(angle), np.cos(angle), 0.0], [0.0, 0.0, 1.0]])
+    row = np.unique(np.concatenate(key), axis=0, return_inverse=True)[1].ravel()
+    return _Cut(atoms @ spin.T, np.concatenate(numbers), row)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from temimagenet.errors import SpecimenError
 from temimagenet.specimen.crystal import displacements_A, orient, project
 
-__all__ = ["PlaneOperation", "Stack", "crystal_stack"]
+__all__ = ["PlaneOperation", "Stack", "crystal_stack", "lone_stack"]
 
 _SAME_A = 1e-2
 
@@ -65,6 +65,19 @@ class Stack:
     period_A: float | None
     lean_A: float
     operations: tuple[PlaneOperation, ...]
+
+
+def lone_stack(
+    name: str,
+    cell_A: Float[NDArray[np.float64], "2 2"],
+    xyz_A: Float[NDArray[np.float64], "N 3"],
+    numbers: Int[NDArray[np.int64], "N"],
+    u_A: Float[NDArray[np.float64], "N"],
+) -> Stack:
+    """A stack that is its own lateral cell and does not repeat along the beam: a particle in vacuum, a film."""
+    height = xyz_A[:, 2] - xyz_A[:, 2].min()
+    whole = (PlaneOperation(np.eye(2), np.zeros(2)),)
+    return Stack(name, cell_A, cell_A, np.eye(2, dtype=np.int64), xyz_A[:, :2], height, numbers, u_A, None, 0.0, whole)
 
 
 def crystal_stack(
