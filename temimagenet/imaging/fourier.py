@@ -12,10 +12,12 @@ from torch import Tensor
 
 from temimagenet.imaging.scan import Scan
 
-__all__ = ["FourierImage", "evaluate", "half_plane_indices"]
+__all__ = ["FourierImage", "derivatives", "evaluate", "half_plane_indices", "in_vacuum"]
 
 _CHUNK = 4096
 _SEPARABLE_FROM = 512
+_NUFFT_FROM = 2048
+_NUFFT_ERROR = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +58,9 @@ def half_plane_indices(cell_A: Float[NDArray[np.float64], "2 2"], q_max_per_A: f
 def evaluate(image: FourierImage, scan: Scan, device: torch.device | str = "cpu") -> Float[Tensor, "rows columns"]:
     """The image's values at the scan's beam points: exact, without interpolation, one matrix product.
 
-    Row i and column j enter as a product of phases, so I = Re[(rows x G) (G x columns)] (DESIGN: scan).
-    A rectangular cell whose axes are the scan's factors once more, into a sum over k and a sum over h.
+    Row i and column j enter as a product of phases, so I = Re[(rows x G) (G x columns)].
+    A rectangular cell whose axes are the scan's factors once more, into a sum over k and a sum over h. Other series of
+    thousands of terms go through a non-uniform fast Fourier transform (error 1e-7 of the largest value).
 
     Args:
         image: the series.
@@ -77,6 +80,8 @@ def evaluate(image: FourierImage, scan: Scan, device: torch.device | str = "cpu"
     aligned = scan.rotation_deg == 0.0 and image.cell_A[0, 1] == 0.0 and image.cell_A[1, 0] == 0.0
     if aligned and len(image.hk) >= _SEPARABLE_FROM:
         return _evaluate_separable(image, x, y, dx, scan.offset_A, device)
+    if len(image.hk) >= _NUFFT_FROM and torch.device(device).type == "cpu":
+        return _evaluate_nonuniform(image, scan, x, y, dx)
 
     g = image.g_per_A
     g_scan = g @ scan.rotation
@@ -118,6 +123,91 @@ def _evaluate_separable(
     row = (along_y @ box) * _phases(np.outer(dx + offset_A[0], frequency_x), values, device)
     column = _phases(np.outer(frequency_x, x), values, device)
     return torch.cat([row.real, -row.imag], dim=1) @ torch.cat([column.real, column.imag], dim=0)
+
+
+def _evaluate_nonuniform(
+    image: FourierImage, scan: Scan, x: NDArray[np.float64], y: NDArray[np.float64], dx: NDArray[np.float64]
+) -> Tensor:
+    """Evaluate a long series at a scan's points."""
+    across = np.broadcast_to(x[None, :] + dx[:, None], scan.shape)
+    down = np.broadcast_to(y[:, None], scan.shape)
+    points = np.stack([across, down], axis=-1).reshape(-1, 2) @ scan.rotation.T + scan.offset_A
+    values = _at_points(image, _doubled(image)[None], points)[0]
+    return torch.from_numpy(values.reshape(scan.shape)).to(image.coefficients.real.dtype)
+
+
+def _doubled(image: FourierImage) -> NDArray[np.complex128]:
+    """Coefficients of the half plane times 2, of (0, 0) times 1: the real part of their sum is the image."""
+    factor = np.where((image.hk == 0).all(axis=1), 1.0, 2.0)
+    doubled: NDArray[np.complex128] = factor * image.coefficients.cpu().numpy()
+    return doubled
+
+
+def _at_points(
+    image: FourierImage, values: NDArray[np.complex128], points_A: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(T, n) real parts of sum_g values[t, g] exp(2 pi i g . r), at any points.
+
+    By FINUFFT (Barnett, Magland & af Klinteberg, SIAM J. Sci. Comput. 41 (2019) C479), one thread.
+    """
+    import finufft
+
+    turns = points_A @ np.linalg.inv(image.cell_A)
+    angle = 2.0 * np.pi * (turns - np.rint(turns))
+    h, k = image.hk[:, 0].astype(np.int64), image.hk[:, 1].astype(np.int64)
+    h_max, k_max = int(np.abs(h).max()), int(np.abs(k).max())
+    modes = np.zeros((len(values), 2 * h_max + 1, 2 * k_max + 1), dtype=np.complex128)
+    modes[:, h + h_max, k + k_max] = values
+    x, y = np.ascontiguousarray(angle[:, 0]), np.ascontiguousarray(angle[:, 1])
+    found = finufft.nufft2d2(x, y, modes, isign=1, eps=_NUFFT_ERROR, nthreads=1)
+    real: NDArray[np.float64] = np.atleast_2d(found).real
+    return real
+
+
+def derivatives(
+    image: FourierImage, points_A: Float[NDArray[np.float64], "n 2"]
+) -> tuple[Float[NDArray[np.float64], "n"], Float[NDArray[np.float64], "n 2"], Float[NDArray[np.float64], "n 2 2"]]:
+    """Value, gradient (per A) and curvature (per A^2) of an image at any points (x, y) in angstrom, in closed form."""
+    values = _doubled(image)
+    g = 2.0 * np.pi * image.g_per_A
+    terms = np.stack(
+        [values, 1j * values * g[:, 0], 1j * values * g[:, 1], -values * g[:, 0] ** 2, -values * g[:, 0] * g[:, 1],
+         -values * g[:, 1] ** 2]
+    )  # fmt: skip
+    long = len(g) >= _NUFFT_FROM
+    found = _at_points(image, terms, points_A) if long else (terms @ np.exp(1j * g @ points_A.T)).real
+    return found[0], found[1:3].T, found[[3, 4, 4, 5]].T.reshape(-1, 2, 2)
+
+
+def in_vacuum(image: FourierImage, edge_A: float) -> FourierImage:
+    """The image of a square cell around the origin, alone in a larger square cell: no neighbours, vacuum instead.
+
+    The image must have died away at the edges of its cell: what is left there is cut off.
+
+    Args:
+        image: series of a square cell along x and y.
+        edge_A: least edge of the new cell.
+
+    Returns:
+        A series of the new cell, a whole number of samples wide, with the same band limit.
+    """
+    edge = float(image.cell_A[0, 0])
+    if edge_A <= edge:
+        return image
+    # One sample more than the band needs leaves room for what cutting adds to it.
+    points = 2 * (int(np.abs(image.hk).max()) + 1) + 1
+    half = points // 2
+    values = evaluate(image, Scan((points, points), edge / points, 0.0, (-half * edge / points,) * 2)).double().numpy()
+    wide = 2 * int(np.ceil(0.5 * edge_A / edge * points)) + 1
+    frame = np.zeros((wide, wide))
+    start = wide // 2 - half
+    frame[start : start + points, start : start + points] = values.T
+    spectrum = np.fft.fft2(np.fft.ifftshift(frame)) / wide**2
+    cell = wide * edge / points * np.eye(2)
+    limit = np.linalg.norm(image.g_per_A, axis=1).max()
+    hk = half_plane_indices(cell, float(limit) * (1.0 + 1e-9))
+    picked = spectrum[hk[:, 0] % wide, hk[:, 1] % wide]
+    return FourierImage(cell, hk, torch.from_numpy(picked).to(image.coefficients.dtype))
 
 
 def _phases(cycles: NDArray[np.float64], like: Tensor, device: torch.device | str) -> Tensor:

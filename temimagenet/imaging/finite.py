@@ -1,0 +1,360 @@
+"""Multislice images of what does not repeat: particles by PRISM, planar films with the thermal average in closed form.
+
+Both sit in a padded cell and end as the band-limited `Series` of that cell, like a crystal's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float, Int
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from temimagenet.errors import OpticsError, SpecimenError
+from temimagenet.imaging.fourier import half_plane_indices
+from temimagenet.imaging.multislice import (
+    Accuracy,
+    Grid,
+    Series,
+    fast_length,
+    frozen_planes,
+    scatter,
+    slice_plan,
+    transmission_factor_A2,
+)
+from temimagenet.imaging.optics import Detector, Optics, wavelength_A
+from temimagenet.specimen.stack import Stack
+
+__all__ = ["WINDOW_A", "film_series", "particle_series"]
+
+WINDOW_A = 8.0
+"""Edge of the window that PRISM cuts out around a probe, at least; the documentation tells its error."""
+
+_BLOCK = 6
+_KERNEL_KNOTS = 48
+_FILM_WINDOW_A = 15.0
+
+
+def particle_series(
+    stack: Stack,
+    optics: Sequence[Optics],
+    detector: Detector,
+    *,
+    configurations: int,
+    accuracy: Accuracy = Accuracy(),  # noqa: B008 - frozen
+    window_A: float = WINDOW_A,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    batch_MB: float = 1024.0,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> list[Series]:
+    """Images of a finite specimen by PRISM (Ophus, Adv. Struct. Chem. Imaging 3 (2017) 13) with frozen phonons.
+
+    Only every f-th beam of the cell's reciprocal lattice is propagated, f = edge / window: their sum is a probe
+    repeated every window, of which one is cut out around each beam position. Each configuration has its own
+    displacements, Bloch offset and choice of beams, so that the aperture's edge is sampled anew.
+
+    Args:
+        stack: a particle in a square cell, from `particle_stack`.
+        optics: pupils of one energy; source sizes are left to `Series.image`.
+        detector: annular detector.
+        configurations: number of frozen-phonon configurations.
+        accuracy: band, slices and precision; its sweeps and supercell are not used.
+        window_A: least edge of the window; at the cell's edge and beyond no beam is left out.
+        seed: seed of displacements and beams.
+        device: where waves are propagated and images summed.
+        batch_MB: memory for the waves of one batch of beams.
+        on_progress: called after each configuration with how many are done.
+
+    Returns:
+        One series for each pupil, with the variance of its mean over configurations.
+
+    Raises:
+        OpticsError: no pupil, different energies, an aperture that reaches the detector, or nothing to average.
+        SpecimenError: the cell is not square.
+    """
+    edge = float(stack.cell_A[0, 0])
+    if stack.period_A is not None or np.abs(stack.cell_A - edge * np.eye(2)).max() > 1e-9:
+        raise SpecimenError(f"{stack.name}: expected a finite specimen in a square cell along x and y")
+    energy_keV = _one_energy(optics, detector)
+    if configurations < 1 or not window_A > 0.0:
+        raise OpticsError(f"{configurations} configurations, window {window_A} A: expected 1 or more, and above 0")
+    wavelength = wavelength_A(energy_keV)
+    limit = accuracy.band * detector.outer_mrad * 1e-3 / wavelength
+    k_max = max(pupil.k_max_per_A for pupil in optics)
+    fold = max(1, int(edge / window_A))
+    kept_k = detector.outer_mrad * 1e-3 / wavelength + fold / edge
+    side = fast_length(2.0 * kept_k * edge / fold + 4.0)
+    rng = np.random.Generator(np.random.Philox(seed))
+    dtype = torch.complex128 if accuracy.double else torch.complex64
+    images: list[list[NDArray[np.complex128]]] = [[] for _ in optics]
+    for done in range(configurations):
+        offset = rng.random(2) - 0.5
+        first = rng.integers(fold, size=2)
+        grid = Grid.for_band(stack.cell_A, limit, (float(offset[0]), float(offset[1])))
+        n1, n2 = grid.shape
+        length = np.linalg.norm(grid.k_per_A, axis=-1)
+        index = np.stack(np.meshgrid(*(_signed(n) for n in grid.shape), indexing="ij"), axis=-1)
+        chosen = (length <= k_max) & ((index - first) % fold == 0).all(axis=-1)
+        beams, k_beams = index[chosen], grid.k_per_A[chosen]
+        kept = length <= kept_k
+        # With the first beam's phase taken off, every beam fits the window a whole number of times: no leakage.
+        places = torch.from_numpy((index[kept] - first) % (side * fold))
+        plan = slice_plan(stack, np.array([np.nan]), 0.0, accuracy.slice_A)
+        planes = frozen_planes(stack, plan, grid, limit, energy_keV, accuracy, rng, device)
+        waves = torch.zeros((len(beams), side * fold, side * fold), dtype=dtype, device=device)
+        batch = max(1, int(batch_MB * 1e6 / (16.0 * n1 * n2)))
+        for start in range(0, len(beams), batch):
+            (amplitude,) = scatter(beams[start : start + batch], grid, planes(), kept, dtype, device)
+            waves[start : start + batch, places[:, 0], places[:, 1]] = amplitude
+        for start in range(len(waves)):
+            waves[start] = torch.fft.ifft2(waves[start], norm="forward")
+        q = np.stack(np.meshgrid(*(_signed(side) * fold + o for o in offset + first), indexing="ij"), axis=-1) / edge
+        angle = 1e3 * wavelength * np.linalg.norm(q, axis=-1)
+        seen = torch.from_numpy((angle >= detector.inner_mrad) & (angle < detector.outer_mrad)).to(device)
+        for pupil, collected in zip(optics, images, strict=True):
+            collected.append(_scan(waves, k_beams, seen, stack, pupil, fold))
+        on_progress(done + 1)
+    return [
+        _finish(stack.cell_A, pupil, np.stack(collected), configurations)
+        for pupil, collected in zip(optics, images, strict=True)
+    ]
+
+
+def _scan(
+    waves: Complex[Tensor, "B m m"],
+    k_beams: Float[NDArray[np.float64], "B 2"],
+    seen: Tensor,
+    stack: Stack,
+    pupil: Optics,
+    fold: int,
+) -> NDArray[np.complex128]:
+    """Fourier coefficients of one configuration's image: windows are cut out for blocks of neighbouring probes."""
+    edge = float(stack.cell_A[0, 0])
+    side, grid_points = waves.shape[1] // fold, waves.shape[1]
+    inside = np.linalg.norm(k_beams, axis=1) <= pupil.k_max_per_A
+    amplitude = np.where(inside, np.exp(-1j * pupil.chi(np.linalg.norm(k_beams, axis=1))), 0.0)
+    used = np.flatnonzero(inside)
+    points = int(np.ceil(2.0 * pupil.q_max_per_A * edge)) + 2
+    image = torch.zeros((points, points), dtype=torch.float64, device=waves.device)
+    nearby = KDTree((stack.xy_A + 0.5 * edge) % edge, boxsize=np.array([edge, edge]))
+    reach = 0.5 * edge / fold * np.sqrt(2.0)
+    norm = float(side) ** 4 * len(used)
+    for i in range(0, points, _BLOCK):
+        for j in range(0, points, _BLOCK):
+            a = np.arange(i, min(i + _BLOCK, points))
+            b = np.arange(j, min(j + _BLOCK, points))
+            middle = np.array([a.mean(), b.mean()]) * edge / points
+            if not nearby.query_ball_point((middle + 0.5 * edge) % edge, reach, return_length=True):
+                continue
+            corner = np.rint(middle / edge * grid_points).astype(int) - side // 2
+            rows = torch.from_numpy((corner[0] + np.arange(side)) % grid_points).to(waves.device)
+            columns = torch.from_numpy((corner[1] + np.arange(side)) % grid_points).to(waves.device)
+            patch = waves[torch.from_numpy(used).to(waves.device)[:, None, None], rows[:, None], columns[None]]
+            place = np.stack(np.meshgrid(a, b, indexing="ij"), axis=-1).reshape(-1, 2) * edge / points
+            c = amplitude[used] * np.exp(-2j * np.pi * place @ k_beams[used].T)
+            probes = torch.from_numpy(c).to(device=waves.device, dtype=waves.dtype) @ patch.reshape(len(used), -1)
+            far = torch.fft.fft2(probes.reshape(-1, side, side))
+            power = (far.real**2 + far.imag**2)[:, seen].sum(dim=1, dtype=torch.float64) / norm
+            image[a[0] : a[-1] + 1, b[0] : b[-1] + 1] = power.reshape(len(a), len(b))
+    return _coefficients(image.cpu().numpy(), stack.cell_A, pupil)
+
+
+def film_series(stack: Stack, optics: Sequence[Optics], detector: Detector) -> list[Series]:
+    """Images of a planar film, averaged over independent Gaussian vibrations in closed form: no statistical error.
+
+    All atoms lie in one slice, so the wave behind it is 1 + sum_a t_a(r - r_a) and only products of two atoms'
+    t enter an image: equal ones keep their own scattering, different ones are damped by both Debye-Waller factors,
+
+        <S(q - k) S*(q - k')> = sum_ab T_a T_b* D_a D_b exp(...) + sum_a T_a T_a* [D(k - k') - D_a D_a] exp(...),
+
+    D(k) = exp(-2 pi^2 u^2 k^2), the frozen-phonon average of `frozen_planes` carried out. The first sum is the image
+    of damped atoms at rest, the second a kernel of |G| times the structure factor. Detector points of the first are
+    taken as far apart as a window of 15 A or more allows.
+
+    Args:
+        stack: a film in one plane; its cell must be larger than a probe (15 A).
+        optics: pupils of one energy; source sizes are left to `Series.image`.
+        detector: annular detector.
+
+    Raises:
+        OpticsError: no pupil, different energies, or an aperture that reaches the detector.
+        SpecimenError: the atoms lie in more than one plane.
+    """
+    energy_keV = _one_energy(optics, detector)
+    if stack.period_A is not None or np.ptp(stack.z_A) > 0.05:
+        raise SpecimenError(f"{stack.name}: expected a single plane of atoms")
+    species = sorted(set(zip(stack.numbers.tolist(), stack.u_A.tolist(), strict=True)))
+    members = {kind: (stack.numbers == kind[0]) & (stack.u_A == kind[1]) for kind in species}
+    fractional = stack.xy_A @ np.linalg.inv(stack.cell_A)
+    area = abs(float(np.linalg.det(stack.cell_A)))
+    result = []
+    for pupil in optics:
+        hk = half_plane_indices(stack.cell_A, pupil.q_max_per_A)
+        g = np.linalg.norm(hk @ np.linalg.inv(stack.cell_A).T, axis=1)
+        total = _damped_image(stack, pupil, detector, species, members)
+        for kind in species:
+            structure = _structure_factors(fractional[members[kind]], int(np.abs(hk).max()))
+            half = structure.shape[0] // 2
+            kernel = _kernel(kind, energy_keV, pupil, detector)
+            total = total + kernel(g) / area * structure[hk[:, 0] + half, hk[:, 1] + half]
+        result.append(
+            Series(stack.cell_A, hk, np.array([np.nan]), total[None], np.zeros((1, len(hk)), dtype=np.float64))
+        )
+    return result
+
+
+def _kernel(
+    kind: tuple[int, float], energy_keV: float, pupil: Optics, detector: Detector
+) -> Callable[[NDArray[np.float64]], NDArray[np.complex128]]:
+    """One vibrating atom's own scattering K(|G|) in A^2, a spline; K(0) is its incoherent cross-section.
+
+    Integrals over the overlap of the apertures by Gauss-Legendre nodes between its arcs, over the detector in rings.
+    """
+    number, u = kind
+    radius = pupil.k_max_per_A
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    ring_nodes, ring_weights = np.polynomial.legendre.leggauss(20)
+    wavelength = wavelength_A(energy_keV)
+    low, high = (angle * 1e-3 / wavelength for angle in (detector.inner_mrad, detector.outer_mrad))
+    ring = low + 0.5 * (high - low) * (ring_nodes + 1.0)
+    angle = 2.0 * np.pi * (np.arange(48) + 0.5) / 48
+    q = np.stack([np.outer(ring, np.cos(angle)), np.outer(ring, np.sin(angle))], axis=-1).reshape(-1, 2)
+    q_weight = np.repeat(0.5 * (high - low) * ring_weights * ring * 2.0 * np.pi / 48, 48)
+
+    def damping(k2: NDArray[np.float64]) -> NDArray[np.float64]:
+        damped: NDArray[np.float64] = np.exp(-2.0 * np.pi**2 * u**2 * k2)
+        return damped
+
+    knots = np.linspace(0.0, pupil.q_max_per_A, _KERNEL_KNOTS)
+    values = np.zeros(len(knots), dtype=np.complex128)
+    for n, shift in enumerate(knots[:-1]):
+        turn = 0.5 * np.pi * nodes
+        height = np.sqrt(radius**2 - 0.25 * shift**2)
+        y = height * np.sin(turn)
+        y_weight = 0.5 * np.pi * weights * height * np.cos(turn)
+        half = np.sqrt(radius**2 - y**2) - 0.5 * shift
+        x = -0.5 * shift + half[:, None] * nodes
+        k = np.stack([x, np.broadcast_to(y[:, None], x.shape)], axis=-1).reshape(-1, 2)
+        k_weight = ((y_weight * half)[:, None] * weights).ravel() / (np.pi * radius**2)
+        moved = k + np.array([shift, 0.0])
+        c = np.exp(-1j * (pupil.chi(np.linalg.norm(k, axis=1)) - pupil.chi(np.linalg.norm(moved, axis=1))))
+        one = np.linalg.norm(q[:, None] - k, axis=-1)
+        other = np.linalg.norm(q[:, None] - moved, axis=-1)
+        product = transmission_factor_A2(number, energy_keV, one) * np.conj(
+            transmission_factor_A2(number, energy_keV, other)
+        )
+        product = product * (damping(np.array(shift**2)) - damping(one**2) * damping(other**2))
+        values[n] = q_weight @ product @ (c * k_weight)
+    spline = CubicSpline(knots, values)
+    return lambda g: np.asarray(spline(g), dtype=np.complex128)
+
+
+def _damped_image(
+    stack: Stack,
+    pupil: Optics,
+    detector: Detector,
+    species: Sequence[tuple[int, float]],
+    members: dict[tuple[int, float], NDArray[np.bool_]],
+) -> NDArray[np.complex128]:
+    """Coefficients of the image of atoms at rest whose scattering is damped: a sum over detector points."""
+    wavelength = pupil.wavelength_A
+    inverse = np.linalg.inv(stack.cell_A).T
+    area = abs(float(np.linalg.det(stack.cell_A)))
+    lengths = np.linalg.norm(stack.cell_A, axis=1)
+    outer = detector.outer_mrad * 1e-3 / wavelength
+    reach = np.ceil((outer + pupil.k_max_per_A) * lengths).astype(int) + 1
+    side = int(reach.max())
+    axis = np.arange(-side, side + 1)
+    mesh = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)
+    length = np.linalg.norm(mesh @ inverse, axis=-1)
+    fractional = stack.xy_A @ np.linalg.inv(stack.cell_A)
+    field = np.zeros(length.shape, dtype=np.complex128)
+    for kind in species:
+        near = length < outer + pupil.k_max_per_A + 1.0
+        factor = np.zeros(length.shape, dtype=np.complex128)
+        factor[near] = transmission_factor_A2(kind[0], pupil.energy_keV, length[near])
+        factor[near] *= np.exp(-2.0 * np.pi**2 * kind[1] ** 2 * length[near] ** 2)
+        field += factor * _structure_factors(fractional[members[kind]], side) / area
+    step = max(1, int(lengths.min() / _FILM_WINDOW_A))
+    angle = 1e3 * wavelength * length
+    on_detector = (angle >= detector.inner_mrad) & (angle < detector.outer_mrad) & (mesh % step == 0).all(axis=-1)
+    beams = mesh[length <= pupil.k_max_per_A]
+    amplitude = np.exp(-1j * pupil.chi(np.linalg.norm(beams @ inverse, axis=1)))
+    points = [fast_length(2.0 * pupil.q_max_per_A * edge + 2.0) for edge in lengths]
+    image = torch.zeros(points, dtype=torch.float64)
+    targets = torch.from_numpy(beams[:, 0] % points[0] * points[1] + beams[:, 1] % points[1])
+    values = torch.from_numpy(field.astype(np.complex64))
+    c = torch.from_numpy(amplitude.astype(np.complex64))
+    # Where vibrations leave nothing, nothing is added: q is taken while its share can matter.
+    strength = np.abs(field)
+    wanted = mesh[on_detector & (length * wavelength * 1e3 < detector.outer_mrad)]
+    floor = 1e-4 * strength[on_detector].max(initial=0.0)
+    for batch in _batches(wanted, 24):
+        index = torch.from_numpy(batch[:, None] - beams[None] + side)
+        patch = values[index[..., 0], index[..., 1]] * c
+        if float(patch.abs().max()) < floor:
+            continue
+        wave = torch.zeros((len(batch), points[0] * points[1]), dtype=torch.complex64)
+        wave[:, targets] = patch
+        wave = torch.fft.fft2(wave.reshape(len(batch), *points))
+        image += (wave.real**2 + wave.imag**2).sum(dim=0, dtype=torch.float64)
+    image *= float(step) ** 2 / len(beams)
+    return _coefficients(image.numpy(), stack.cell_A, pupil)
+
+
+def _batches(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """Rows in groups."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _structure_factors(fractional: NDArray[np.float64], most: int) -> Complex[NDArray[np.complex128], "n n"]:
+    """sum_a exp(-2 pi i (h x_a + k y_a)) for h and k from -most to most."""
+    axis = np.arange(-most, most + 1)
+    along = np.exp(-2j * np.pi * np.outer(axis, fractional[:, 0]))
+    across = np.exp(-2j * np.pi * np.outer(fractional[:, 1], axis))
+    product: NDArray[np.complex128] = along @ across
+    return product
+
+
+def _signed(points: int) -> Int[NDArray[np.int64], "n"]:
+    """Frequency indices in FFT order."""
+    signed: NDArray[np.int64] = np.rint(np.fft.fftfreq(points) * points).astype(np.int64)
+    return signed
+
+
+def _one_energy(optics: Sequence[Optics], detector: Detector) -> float:
+    """The energy that all pupils share."""
+    energies = {pupil.energy_keV for pupil in optics}
+    if len(energies) != 1:
+        raise OpticsError(f"pupils of energies {sorted(energies)} keV: expected one energy")
+    widest = max(pupil.aperture_mrad for pupil in optics)
+    if widest >= detector.inner_mrad:
+        raise OpticsError(f"aperture {widest} mrad reaches the detector at {detector.inner_mrad} mrad")
+    return energies.pop()
+
+
+def _coefficients(
+    image: NDArray[np.float64], cell_A: NDArray[np.float64], pupil: Optics
+) -> Complex[NDArray[np.complex128], "G"]:
+    """Coefficients up to the band limit of an image sampled evenly over the cell, axis 0 along its first vector."""
+    hk = half_plane_indices(cell_A, pupil.q_max_per_A)
+    transform = np.fft.fft2(image) / image.size
+    picked: NDArray[np.complex128] = transform[hk[:, 0] % image.shape[0], hk[:, 1] % image.shape[1]]
+    return picked
+
+
+def _finish(cell_A: NDArray[np.float64], pupil: Optics, coefficients: NDArray[np.complex128], count: int) -> Series:
+    """Mean over configurations and its variance."""
+    hk = half_plane_indices(cell_A, pupil.q_max_per_A)
+    mean = coefficients.mean(axis=0)
+    variance = np.full(len(hk), np.nan)
+    if count > 1:
+        variance = (np.abs(coefficients - mean) ** 2).sum(axis=0) / (count - 1) / count
+    return Series(cell_A, hk, np.array([np.nan]), mean[None], variance[None])
