@@ -93,7 +93,7 @@ def atlas(
     tasks = [
         task
         for task in table_tasks(load_recipe(recipe), accuracy)
-        if not quick or (task.specimen.material, task.specimen.zone) in _QUICK
+        if not quick or (task.specimen.kind, task.specimen.material, task.specimen.zone) in _QUICK
     ]
     folder = folder or cache_folder()
     paths = compute_atlas(
@@ -102,7 +102,7 @@ def atlas(
     console.print(f"{len(paths)} tables in {folder}" + (f", gathered in {out}" if out else ""))
 
 
-_QUICK = (("Pt", (1, 1, 0)), ("Si", (1, 1, 0)), ("graphene", (0, 0, 1)))
+_QUICK = (("crystal", "Pt", (1, 1, 0)), ("crystal", "Si", (1, 1, 0)), ("crystal", "graphene", (0, 0, 1)))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The atlas: multislice images of crystals as tables of Fourier coefficients, shipped with the package or cached."""
+"""The atlas: multislice images as tables of Fourier coefficients, shipped with the package or cached."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -19,11 +19,13 @@ from ase import Atoms
 
 from temimagenet import __version__
 from temimagenet.errors import AtlasError, OpticsError
+from temimagenet.imaging.finite import WINDOW_A, film_series, particle_series
 from temimagenet.imaging.multislice import Accuracy, BeamPairs, Series, beam_pairs, series
 from temimagenet.imaging.multislice import estimate_seconds as _estimate
 from temimagenet.imaging.optics import Detector, Optics
-from temimagenet.recipe import Recipe, SpecimenSpec
-from temimagenet.specimen import material, structure_from_text
+from temimagenet.recipe import Entry, Recipe, SpecimenSpec, specimen_spec
+from temimagenet.specimen import material, particle_stack, sheet_stack, shipped_sheet, structure_from_text
+from temimagenet.specimen.amorphous import SHIPPED_SHEETS
 from temimagenet.specimen.stack import PlaneOperation, Stack, crystal_stack
 
 __all__ = [
@@ -48,19 +50,27 @@ LADDER_A = tuple(float(t) for t in range(20, 201, 10))
 
 SHIPPED = "atlas.h5"
 
+PARTICLE_CONFIGURATIONS = 8
+"""Frozen-phonon configurations of a particle: each takes a minute or two of a core."""
+
+PARTICLE_MARGIN_A = 5.0
+"""Vacuum between a particle and the edge of its cell."""
+
+_MANY = 1000
+
 _ATLAS_SEED = 20211
 
 
 @dataclass(frozen=True)
 class TableTask:
-    """One table to compute: a crystal at one energy, under several pupils.
+    """One table to compute: a specimen at one energy, under several pupils.
 
     Attributes:
-        specimen: the crystal; its thickness is not used.
+        specimen: what is imaged; a crystal's thickness is not used.
         pupils: optics of one energy, source size included: it decides how fine the statistics must be.
         detector: annular detector.
-        thickness_A: ladder; ignored for layers.
-        accuracy: what to spend.
+        thickness_A: ladder; ignored but for bulk crystals.
+        accuracy: what to spend; a particle gets `PARTICLE_CONFIGURATIONS`, a film is averaged in closed form.
         seed: seed of displacements and offsets.
     """
 
@@ -81,7 +91,9 @@ class TableTask:
         """Digest of everything that decides the table."""
         stack = stack_of(self.specimen, self.accuracy)
         atoms = [np.round(part, 6).tolist() for part in (stack.unit_A, stack.cell_A, stack.xy_A, stack.z_A, stack.u_A)]
-        parts = (__version__, asdict(self), atoms, stack.numbers.tolist())
+        parts: tuple[Any, ...] = (__version__, asdict(self), atoms, stack.numbers.tolist())
+        if self.specimen.kind == "particle":
+            parts += (PARTICLE_CONFIGURATIONS, WINDOW_A)
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -102,10 +114,15 @@ class Table:
 
 def table_key(specimen: SpecimenSpec, energy_keV: float, detector: Detector) -> str:
     """Name under which a crystal's table is kept."""
+    optics = f"{energy_keV:g} keV {detector.inner_mrad:g}-{detector.outer_mrad:g} mrad"
+    if specimen.kind == "amorphous":
+        return f"amorphous {specimen.material} sheet {(specimen.realisation or 0) % SHIPPED_SHEETS} {optics}"
     what = specimen.material or "cif-" + hashlib.sha256(specimen.cif.encode()).hexdigest()[:16]
     zone = ",".join(map(str, specimen.zone))
+    if specimen.kind == "particle":
+        return f"{what} [{zone}] particle {specimen.size_A:.4f} A seed {specimen.seed} {optics}"
     strain = "" if not any(specimen.strain) else " strain " + ",".join(f"{e:g}" for e in specimen.strain)
-    return f"{what} [{zone}]{strain} {energy_keV:g} keV {detector.inner_mrad:g}-{detector.outer_mrad:g} mrad"
+    return f"{what} [{zone}]{strain} {optics}"
 
 
 def _file_name(key: str) -> str:
@@ -118,9 +135,9 @@ def _shipped() -> Path:
     return Path(str(resources.files("temimagenet") / "data" / SHIPPED))
 
 
-def _periodic(specimen: SpecimenSpec) -> bool:
-    """Whether it is a crystal or layer without random defects."""
-    return specimen.kind == "crystal" and specimen.realisation is None
+def _defective(specimen: SpecimenSpec) -> bool:
+    """Whether it is a crystal with random defects, of which no table is made."""
+    return specimen.kind == "crystal" and specimen.realisation is not None
 
 
 def _pupil(optics: Optics) -> tuple[float, float, float, float]:
@@ -129,14 +146,20 @@ def _pupil(optics: Optics) -> tuple[float, float, float, float]:
 
 
 def stack_of(specimen: SpecimenSpec, accuracy: Accuracy) -> Stack:
-    """The crystal or layer of a specification, in three dimensions.
+    """The specimen of a specification in three dimensions; a particle in a cell with vacuum.
 
     Raises:
-        AtlasError: it is a particle, a film or a crystal with random defects, of which no table can be made.
+        AtlasError: it is a crystal with random defects, of which no table can be made.
         SpecimenError: the structure or zone axis cannot be used.
     """
-    if not _periodic(specimen):
-        raise AtlasError(f"{specimen.material or specimen.kind}: multislice tables exist for periodic crystals only")
+    if _defective(specimen):
+        raise AtlasError(f"{specimen.material}: no multislice tables of crystals with random defects")
+    if specimen.kind == "amorphous":
+        return sheet_stack(shipped_sheet((specimen.realisation or 0) % SHIPPED_SHEETS))
+    if specimen.kind == "particle":
+        rng = np.random.Generator(np.random.Philox(specimen.seed))
+        size = cast(float, specimen.size_A)
+        return particle_stack(specimen.material, specimen.zone, size_A=size, rng=rng, margin_A=PARTICLE_MARGIN_A)
     u: Mapping[str, float] | None = None
     atoms: Atoms
     if specimen.cif:
@@ -149,13 +172,30 @@ def stack_of(specimen: SpecimenSpec, accuracy: Accuracy) -> Stack:
     )
 
 
+def _specimens(recipe: Recipe, entry: Entry) -> list[SpecimenSpec]:
+    """The specimens of an entry that get tables: a crystal, every film, the particles of a fixed seed."""
+    if entry.kind == "crystal":
+        return (
+            []
+            if entry.random
+            else [SpecimenSpec(entry.kind, entry.material, entry.cif, entry.zone, strain=entry.strain)]
+        )
+    if entry.kind == "particle" and entry.specimen_seed is None:
+        return []
+    count = min(entry.realisations, SHIPPED_SHEETS) if entry.kind == "amorphous" else entry.realisations
+    specimens = [specimen_spec(recipe, entry, number, None) for number in range(count)]
+    # A film's seed decides nothing: the shipped sheets are what they are.
+    return [replace(s, seed=0) if s.kind == "amorphous" else s for s in specimens]
+
+
 def table_tasks(recipe: Recipe, accuracy: Accuracy = Accuracy()) -> tuple[TableTask, ...]:  # noqa: B008 - frozen
-    """The tables that a recipe's periodic entries need, one for each crystal and energy."""
+    """The tables that a recipe's twins need, one for each specimen and energy.
+
+    Crystals and layers, the films that come with the package, and particles whose entry has a `specimen_seed`: other
+    particles are too many, and crystals with random defects have no tables.
+    """
     tasks = []
     for entry in recipe.entries:
-        if entry.kind != "crystal" or entry.random:
-            continue
-        specimen = SpecimenSpec(entry.kind, entry.material, entry.cif, entry.zone, strain=entry.strain)
         # Equal pupils with different sources share a series; the sharpest source decides the statistics.
         by_energy: dict[float, dict[tuple[float, ...], Optics]] = {}
         for number in sorted(set(entry.draw["condition"].choices)):
@@ -167,8 +207,9 @@ def table_tasks(recipe: Recipe, accuracy: Accuracy = Accuracy()) -> tuple[TableT
         extra = (entry.material, entry.zone) == ("SrTiO3", (0, 0, 1)) and not any(entry.strain)
         if extra and FIGURE_7.energy_keV in by_energy:
             by_energy[FIGURE_7.energy_keV][_pupil(FIGURE_7)] = FIGURE_7
-        for pupils in by_energy.values():
-            tasks.append(TableTask(specimen, tuple(pupils.values()), recipe.detector, accuracy=accuracy))
+        for specimen in _specimens(recipe, entry):
+            for pupils in by_energy.values():
+                tasks.append(TableTask(specimen, tuple(pupils.values()), recipe.detector, accuracy=accuracy))
     return tuple(tasks)
 
 
@@ -209,24 +250,42 @@ def compute_table(
         except (OSError, KeyError, ValueError):
             pass
     stack = stack_of(task.specimen, task.accuracy)
-    widest = max(optics.aperture_mrad for optics in task.pupils)
-    pairs = beam_pairs(
-        stack,
-        task.pupils[0].energy_keV,
-        widest,
-        task.detector,
-        task.thickness_A,
-        accuracy=task.accuracy,
-        watch=task.pupils,
-        seed=task.seed,
-        device=device,
-        on_progress=on_progress,
-    )
+    pairs: BeamPairs | None = None
+    if task.specimen.kind == "crystal":
+        pairs = beam_pairs(
+            stack,
+            task.pupils[0].energy_keV,
+            max(optics.aperture_mrad for optics in task.pupils),
+            task.detector,
+            task.thickness_A,
+            accuracy=task.accuracy,
+            watch=task.pupils,
+            seed=task.seed,
+            device=device,
+            on_progress=on_progress,
+        )
+        found = [series(pairs, optics) for optics in task.pupils]
+        sweeps = [int((pairs.reach > rung).sum()) for rung in range(len(pairs.thickness_A))]
+    elif task.specimen.kind == "particle":
+        sweeps = [PARTICLE_CONFIGURATIONS]
+        found = particle_series(
+            stack,
+            task.pupils,
+            task.detector,
+            configurations=PARTICLE_CONFIGURATIONS,
+            accuracy=task.accuracy,
+            seed=task.seed,
+            device=device,
+            on_progress=lambda done: on_progress(done, float("nan")),
+        )
+    else:
+        sweeps = []
+        found = film_series(stack, task.pupils, task.detector)
     facts = {
         "fingerprint": fingerprint,
         "code_version": __version__,
         "name": stack.name,
-        "energy_keV": pairs.energy_keV,
+        "energy_keV": task.pupils[0].energy_keV,
         "detector_mrad": [task.detector.inner_mrad, task.detector.outer_mrad],
         "seed": task.seed,
         "accuracy": asdict(task.accuracy),
@@ -234,7 +293,7 @@ def compute_table(
         "lean_A": stack.lean_A,
         "operations": len(stack.operations),
         "u_A": {str(n): float(stack.u_A[stack.numbers == n][0]) for n in np.unique(stack.numbers)},
-        "sweeps_by_rung": [int((pairs.reach > rung).sum()) for rung in range(len(pairs.thickness_A))],
+        "sweeps_by_rung": sweeps,
     }
     folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -242,16 +301,17 @@ def compute_table(
         with h5py.File(partial, "w") as file:
             group = file.create_group(task.key)
             group.attrs["facts"] = json.dumps(facts)
-            group["unit_A"], group["thickness_A"] = pairs.unit_A, pairs.thickness_A
-            for number, optics in enumerate(task.pupils):
-                _write_series(group.create_group(f"pupil{number}"), optics, series(pairs, optics))
-            if keep_pairs:
+            group["unit_A"], group["thickness_A"] = stack.unit_A, found[0].thickness_A
+            for number, (optics, item) in enumerate(zip(task.pupils, found, strict=True)):
+                _write_series(group.create_group(f"pupil{number}"), optics, item)
+            if keep_pairs and pairs is not None:
                 _write_pairs(file.create_group("pairs"), pairs)
         partial.replace(path)
     except OSError as error:
         raise AtlasError(f"cannot write {path}: {error}; nothing was left there") from error
     finally:
         partial.unlink(missing_ok=True)
+        _forget()
     return path
 
 
@@ -266,9 +326,13 @@ def _write_series(group: h5py.Group, optics: Optics, table: Series) -> None:
     """One pupil's coefficients in single precision, and the standard error of its images with this source."""
     group.attrs["pupil"] = _pupil(optics)
     group.attrs["source_size_A"] = optics.source_size_A
-    group["hk"] = table.hk
+    group.create_dataset("hk", data=table.hk, compression="gzip", compression_opts=9, shuffle=True)
     # Columns of coefficients vary smoothly with thickness: transposed they compress better.
     values = table.coefficients.T.astype(np.complex64)
+    if len(table.hk) > _MANY:
+        # Thousands of coefficients of noise do not compress: they are cut to 2e-6 of the mean, 0.01 % of an image.
+        step = 2.0 ** np.floor(np.log2(2e-6 * abs(values[0, 0])))
+        values = (np.round(values / step) * step).astype(np.complex64)
     group.create_dataset("coefficients", data=values, compression="gzip", compression_opts=9, shuffle=True)
     group["standard_error"] = table.error_of_image(optics.source_size_A).astype(np.float32)
 
@@ -347,8 +411,7 @@ def merge_tables(paths: Sequence[Path], out: Path) -> int:
         raise AtlasError(f"cannot gather tables into {out}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
-    _open.cache_clear()
-    _table.cache_clear()
+    _forget()
     return out.stat().st_size
 
 
@@ -397,39 +460,64 @@ def _read(key: str, group: h5py.Group) -> Table:
     return Table(key, json.loads(cast(str, group.attrs["facts"])), pupils)
 
 
+@lru_cache(maxsize=64)
+def _turned(key: str, optics: Optics) -> Series | None:
+    """The series under optics that no table holds, from beam pairs in the user's cache; None if there are none."""
+    path = cache_folder() / _file_name(key)
+    if not path.is_file():
+        return None
+    with h5py.File(path) as file:
+        if "pairs" not in file or float(file["pairs"].attrs["aperture_mrad"]) < optics.aperture_mrad:
+            return None
+    return series(read_pairs(path), optics)
+
+
+def _lookup(key: str, optics: Optics) -> Series | None:
+    """The series of a table under given optics: one of its pupils, or made of beam pairs kept beside it."""
+    table = _table(key)
+    if table is not None and _pupil(optics) in table.pupils:
+        return table.pupils[_pupil(optics)]
+    return _turned(key, replace(optics, source_size_A=0.0))
+
+
+def _forget() -> None:
+    """Look at the files anew: tables were written."""
+    for known in (_open, _table, _turned, atlas_digest):
+        known.cache_clear()
+
+
 def has_table(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> bool:
     """Whether a multislice image of this specimen can be drawn: its table exists and reaches its thickness."""
-    if not _periodic(specimen):
+    if _defective(specimen):
         return False
-    table = _table(table_key(specimen, optics.energy_keV, detector))
-    if table is None or _pupil(optics) not in table.pupils:
+    found = _lookup(table_key(specimen, optics.energy_keV, detector), optics)
+    if found is None:
         return False
-    return specimen.thickness_A is None or specimen.thickness_A <= float(
-        np.nanmax(table.pupils[_pupil(optics)].thickness_A)
-    )
+    return specimen.thickness_A is None or specimen.thickness_A <= float(np.nanmax(found.thickness_A))
 
 
 def check_tables(recipe: Recipe) -> None:
-    """See that every periodic crystal of a recipe has its multislice tables, before any work is done.
+    """See that everything of a recipe that should have multislice tables has them, before any work is done.
 
     Raises:
-        AtlasError: tables are missing or too thin, or the recipe has no periodic entry; the message names them.
+        AtlasError: tables are missing or too thin, or no entry of the recipe gets any; the message names them.
     """
     tasks = table_tasks(recipe)
     if not tasks:
         raise AtlasError(
-            f"recipe {recipe.name} holds no periodic crystal or layer: multislice tables exist for those only"
+            f"recipe {recipe.name} holds nothing that gets multislice tables: those are made of perfect crystals, "
+            "layers and films, and of particles whose entry has a specimen_seed"
         )
     missing = []
     for task in tasks:
-        table = _table(task.key)
         for pupil in task.pupils:
             if pupil is FIGURE_7:
                 continue
-            if table is None or _pupil(pupil) not in table.pupils:
+            found = _lookup(task.key, pupil)
+            if found is None:
                 missing.append(f"{task.key}, {pupil.aperture_mrad:g} mrad")
                 continue
-            reach = float(table.pupils[_pupil(pupil)].thickness_A[-1])
+            reach = float(found.thickness_A[-1])
             if not np.isnan(reach):
                 deepest = max(
                     entry.draw["thickness_A"].largest()
@@ -455,24 +543,24 @@ def atlas_digest() -> str:
 
 
 def find_series(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> Series:
-    """The series of a crystal under given optics.
+    """The series of a specimen under given optics: from its table, or from beam pairs kept in the user's cache.
 
     Raises:
         AtlasError: there is no table for it; the message says how to compute one.
-        OpticsError: the table does not hold these optics.
+        OpticsError: the table does not hold these optics, and no beam pairs do.
     """
     key = table_key(specimen, optics.energy_keV, detector)
-    table = _table(key) if _periodic(specimen) else None
+    found = None if _defective(specimen) else _lookup(key, optics)
+    if found is not None:
+        return found
+    table = None if _defective(specimen) else _table(key)
     if table is None:
         raise AtlasError(
-            f"no multislice table for {key}: tables exist for periodic crystals; compute one with "
-            "`temimagenet atlas STRUCTURE.cif --zone ...`"
+            f"no multislice table for {key}: compute tables of a recipe with `python -m builder atlas RECIPE`, of one "
+            "crystal with `temimagenet atlas STRUCTURE.cif --zone ...`"
         )
-    try:
-        return table.pupils[_pupil(optics)]
-    except KeyError:
-        known = "; ".join(f"{a:g} mrad, defocus {d:g} A, C3 {c:g} mm" for a, d, c, _ in table.pupils)
-        raise OpticsError(
-            f"{key}: no images for {optics.aperture_mrad:g} mrad, defocus {optics.defocus_A:g} A, "
-            f"C3 {optics.C3_mm:g} mm; the table holds {known}"
-        ) from None
+    known = "; ".join(f"{a:g} mrad, defocus {d:g} A, C3 {c:g} mm" for a, d, c, _ in table.pupils)
+    raise OpticsError(
+        f"{key}: no images for {optics.aperture_mrad:g} mrad, defocus {optics.defocus_A:g} A, C3 {optics.C3_mm:g} mm; "
+        f"the table holds {known}. For other aberrations keep the beam pairs: compute it with --keep-pairs"
+    )

@@ -29,6 +29,9 @@ def atlas(
     zone: Annotated[str, typer.Option(help="Zone axis along the beam.")] = "[001]",
     tolerance: Annotated[float, typer.Option(min=1e-4, help="Standard error of an image over its mean.")] = 0.01,
     device: Annotated[str, typer.Option(help="Where to propagate: cpu or cuda.")] = "cpu",
+    keep_pairs: Annotated[
+        bool, typer.Option("--keep-pairs", help="Keep beam pairs: any defocus and aberrations after the fact.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
 ) -> None:
     """Compute multislice tables of a crystal, for `OnTheFly(..., engine="multislice")`. Kept in the user's cache."""
@@ -52,7 +55,7 @@ def atlas(
                 text = f"{task.pupils[0].energy_keV:g} keV, standard error {100 * error:.2f} %"
                 progress.update(bar, completed=sweeps, description=text)  # type: ignore[arg-type]
 
-            tables.compute_table(task, folder, device=device, on_progress=advance)
+            tables.compute_table(task, folder, keep_pairs=keep_pairs, device=device, on_progress=advance)
             progress.update(bar, completed=most_sweeps)
     console.print(f"done: OnTheFly({str(structure)!r}, {zone!r}, engine='multislice') draws from these tables")
 

@@ -33,6 +33,7 @@ __all__ = [
     "sample_spec",
     "spec_from_json",
     "spec_to_json",
+    "specimen_spec",
 ]
 
 EntryKind = Literal["crystal", "particle", "amorphous"]
@@ -173,6 +174,7 @@ class Entry:
         share: how many samples it gets for one of an entry of share 1.
         heldout: its samples form the `heldout` split.
         realisations: number of different random particles, films or defect arrangements.
+        specimen_seed: seed of those realisations, the same in every recipe; from the recipe's seed if None.
         cell_A: vacuum cell of a particle: the field turned by 45 degrees must fit in it.
         strain: homogeneous strain (exx, eyy, exy).
         vacancy_fraction: fraction of columns that lack atoms.
@@ -188,6 +190,7 @@ class Entry:
     share: int = 1
     heldout: bool = False
     realisations: int = 64
+    specimen_seed: int | None = None
     cell_A: float = 72.0
     strain: tuple[float, float, float] = (0.0, 0.0, 0.0)
     vacancy_fraction: float = 0.0
@@ -258,7 +261,7 @@ _TOP = {
 }
 _ENTRY = {
     "name", "kind", "material", "cif", "zone", "draw", "share", "heldout", "realisations", "cell_A", "strain",
-    "vacancy_fraction", "displacement_A",
+    "vacancy_fraction", "displacement_A", "specimen_seed",
 }  # fmt: skip
 _POSITIVE = ("field_of_view_A", "thickness_A", "size_A")
 _NON_NEGATIVE = ("background_level", "scan_sigma_A")
@@ -331,28 +334,12 @@ def sample_spec(recipe: Recipe, index: int) -> SampleSpec:
 
     optics = recipe.conditions[drawn["condition"]]
     field_A = float(drawn["field_of_view_A"])
-    bulk = entry.kind == "crystal" and not _is_layer(entry)
-    realisation_seed = _stable_hash(recipe.seed, entry.name, realisation) if entry.random else 0
-    size_A = None
-    if entry.kind == "particle":
-        size_A = float(entry.draw["size_A"].draw(np.random.Generator(np.random.Philox(realisation_seed))))
-    specimen = SpecimenSpec(
-        entry.kind,
-        entry.material,
-        entry.cif,
-        entry.zone,
-        float(drawn["thickness_A"]) if bulk else None,
-        realisation if entry.random else None,
-        realisation_seed,
-        size_A,
-        entry.strain,
-        entry.vacancy_fraction,
-        entry.displacement_A,
-    )
+    thickness_A = float(drawn["thickness_A"]) if entry.kind == "crystal" and not _is_layer(entry) else None
+    specimen = specimen_spec(recipe, entry, realisation, thickness_A)
     scan = Scan((recipe.image_size,) * 2, field_A / recipe.image_size, float(drawn["rotation_deg"]))
     if entry.kind == "particle":
         # The particle's centre, the origin, lies up to 0.4 of its size from the centre of the field.
-        centre = (place - 0.5) * 0.8 * cast(float, size_A)
+        centre = (place - 0.5) * 0.8 * cast(float, specimen.size_A)
         offset = centre - scan.to_specimen_A(np.full((1, 2), (recipe.image_size - 1) / 2.0))[0]
     else:
         offset = place * SHEET_CELL_A
@@ -382,6 +369,28 @@ def sample_spec(recipe: Recipe, index: int) -> SampleSpec:
         noise_seed=noise_seed,
     )
     return spec if entry.heldout else replace(spec, split=_split(spec))
+
+
+def specimen_spec(recipe: Recipe, entry: Entry, realisation: int, thickness_A: float | None) -> SpecimenSpec:
+    """The specimen of an entry: realisation number `realisation` of a random one, or the crystal of a thickness."""
+    base = recipe.seed if entry.specimen_seed is None else entry.specimen_seed
+    seed = _stable_hash(base, entry.name, realisation) if entry.random else 0
+    size_A = None
+    if entry.kind == "particle":
+        size_A = float(entry.draw["size_A"].draw(np.random.Generator(np.random.Philox(seed))))
+    return SpecimenSpec(
+        entry.kind,
+        entry.material,
+        entry.cif,
+        entry.zone,
+        thickness_A,
+        realisation if entry.random else None,
+        seed,
+        size_A,
+        entry.strain,
+        entry.vacancy_fraction,
+        entry.displacement_A,
+    )
 
 
 def spec_to_json(spec: SampleSpec) -> str:
@@ -529,6 +538,7 @@ def _entry(data: Any, common: Mapping[str, Distribution], where: str, folder: Pa
         _typed(data, "share", int, where, 1),
         _typed(data, "heldout", bool, where, False),
         _typed(data, "realisations", int, where, 64),
+        _typed(data, "specimen_seed", (int, type(None)), where, None),
         float(_typed(data, "cell_A", (int, float), where, 72.0)),
         (strain[0], strain[1], strain[2]),
         float(_typed(data, "vacancy_fraction", (int, float), where, 0.0)),

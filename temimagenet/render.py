@@ -18,7 +18,7 @@ from temimagenet.atlas import find_series
 from temimagenet.errors import LabelError
 from temimagenet.imaging.background import evaluate_background
 from temimagenet.imaging.detector import count_electrons, dose_for_psnr
-from temimagenet.imaging.fourier import FourierImage, evaluate
+from temimagenet.imaging.fourier import FourierImage, derivatives, evaluate, in_vacuum
 from temimagenet.imaging.linear import Contrast, column_weights_A2, fourier_image, window
 from temimagenet.imaging.optics import Detector, Optics
 from temimagenet.imaging.scan import Scan, lattice_images, row_shifts_A
@@ -53,6 +53,8 @@ __all__ = ["Sample", "TwinFacts", "draw_label", "render", "specimen_of", "twin_f
 
 WINDOW_MARGIN_A = 8.0
 """How far the padded cell of a particle or film reaches beyond the field of view."""
+
+_EDGE_STEP_A = 20.0
 
 _LARGE_CELL_A2 = 300.0
 """Projected cells above this area are imaged through a window: cheaper than their own, much finer series."""
@@ -164,55 +166,86 @@ def _linear_series(spec: SampleSpec) -> tuple[FourierImage, Scan]:
 
 @lru_cache(maxsize=512)
 def _multislice_series(spec: SpecimenSpec, optics: Optics, detector: Detector) -> FourierImage:
-    """Multislice engine: a crystal's series from its table."""
+    """Multislice engine: a specimen's series from its table."""
     return find_series(spec, optics, detector).image(spec.thickness_A, optics.source_size_A)
+
+
+@lru_cache(maxsize=128)
+def _particle_series(spec: SpecimenSpec, optics: Optics, detector: Detector, edge_A: float) -> FourierImage:
+    """Multislice engine: a particle's series in a wider cell of vacuum."""
+    return in_vacuum(_multislice_series(spec, optics, detector), edge_A)
+
+
+def _twin_series(spec: SampleSpec) -> FourierImage:
+    """Multislice engine: a sample's series; it goes with the sample's own scan."""
+    image = _multislice_series(spec.specimen, spec.optics, spec.detector)
+    if spec.specimen.kind != "particle":
+        return image
+    last = spec.image_size - 1
+    corners = spec.scan.to_specimen_A(np.array([(x, y) for x in (0, last) for y in (0, last)]))
+    # No neighbour may reach into the field, whatever the row shifts; few different edges keep the cache small.
+    reach = float(np.abs(corners).max()) + 0.5 * float(image.cell_A[0, 0]) + 2.0
+    edge_A = _EDGE_STEP_A * np.ceil(reach / _EDGE_STEP_A)
+    return _particle_series(spec.specimen, spec.optics, spec.detector, float(edge_A))
 
 
 @dataclass(frozen=True)
 class TwinFacts:
-    """How a crystal's multislice image differs from the linear one, whatever the scan.
+    """How a specimen's multislice image differs from the linear one, whatever the scan.
 
     Attributes:
         mean_ratio: mean of the multislice image over the mean of the linear one.
+        column_ratio: least and largest ratio of the two images at the columns' positions.
         column_shift_pm: largest distance between the nearest maximum of the multislice image and a column's position;
             a maximum farther than 60 pm belongs to no column and is left out; nan where no column has its own maximum.
         correlation: normalised cross-correlation of the two images without their means.
     """
 
     mean_ratio: float
+    column_ratio: tuple[float, float]
     column_shift_pm: float
     correlation: float
 
 
 @lru_cache(maxsize=4096)
 def twin_facts(spec: SpecimenSpec, optics: Optics, detector: Detector) -> TwinFacts:
-    """Compare a crystal's multislice image with the linear `adf` one.
+    """Compare a specimen's multislice image with the linear `adf` one.
 
     Raises:
         AtlasError: there is no multislice table for it.
     """
-    linear = _periodic_series(spec, optics, detector, "adf")
     twin = _multislice_series(spec, optics, detector)
+    specimen = specimen_of(spec)
+    # A particle is taken in its table's own cell.
+    linear = fourier_image(replace(specimen, cell_A=twin.cell_A), optics, detector)
     a, b = (image.coefficients.numpy().astype(np.complex128) for image in (twin, linear))
     both = float((a[1:] * b[1:].conj()).real.sum() / np.linalg.norm(a[1:]) / np.linalg.norm(b[1:]))
-    g = 2.0 * np.pi * twin.g_per_A[1:]
-    shifts = []
-    for start in specimen_of(spec).column_xy_A:
-        # Climb to the maximum by Newton steps of at most 0.05 A where the image is a hill, along the slope elsewhere.
-        place = start.copy()
-        for _ in range(60):
-            waves = 2.0 * a[1:] * np.exp(1j * g @ place)
-            slope = -(waves.imag @ g)
-            curve = -((waves.real[:, None] * g).T @ g)
-            hill = np.linalg.eigvalsh(curve)[-1] < 0.0
-            step = -np.linalg.solve(curve, slope) if hill else slope / (np.linalg.norm(curve) + 1e-30)
-            step *= min(1.0, 0.05 / (np.linalg.norm(step) + 1e-30))
-            place = place + step
-            if np.linalg.norm(step) < 1e-6:
-                break
-        shifts.append(float(np.linalg.norm(place - start)))
-    own = [shift for shift in shifts if shift < 0.6]
-    return TwinFacts(float(a[0].real / b[0].real), 100.0 * max(own) if own else float("nan"), both)
+    start = specimen.column_xy_A
+    ratio = derivatives(twin, start)[0] / derivatives(linear, start)[0]
+    own = np.linalg.norm(_maxima(twin, start) - start, axis=1)
+    own = own[own < 0.6]
+    return TwinFacts(
+        float(a[0].real / b[0].real),
+        (float(ratio.min()), float(ratio.max())),
+        100.0 * float(own.max()) if len(own) else float("nan"),
+        both,
+    )
+
+
+def _maxima(image: FourierImage, start: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Climb from each point: Newton steps of at most 0.05 A where the image is a hill, along the slope elsewhere."""
+    place = start.copy()
+    for _ in range(60):
+        _, slope, curve = derivatives(image, place)
+        hill = np.linalg.eigvalsh(curve)[:, -1] < 0.0
+        newton = -np.linalg.solve(np.where(hill[:, None, None], curve, np.eye(2)), slope[..., None])[..., 0]
+        uphill = slope / (np.linalg.norm(curve, axis=(1, 2))[:, None] + 1e-30)
+        step = np.where(hill[:, None], newton, uphill)
+        step *= np.minimum(1.0, 0.05 / (np.linalg.norm(step, axis=1) + 1e-30))[:, None]
+        place = place + step
+        if np.linalg.norm(step, axis=1).max() < 1e-6:
+            break
+    return place
 
 
 def _columns(spec: SampleSpec) -> Columns:
@@ -277,7 +310,7 @@ def render(
         specs: what to render.
         labels: which of the ten labels and two scalars to draw.
         device: where images and maps are computed and stay.
-        engine: "linear", or "multislice" for crystals and layers of which the atlas has a table.
+        engine: "linear", or "multislice" for specimens of which the atlas has a table.
         quantised: round intensity maps to the 16-bit steps in which a library stores them.
 
     Returns:
@@ -304,8 +337,7 @@ def _render_one(
     clean_peak = float(clean.max())
     dose = dose_for_psnr(spec.psnr_dB, clean_peak, float((clean + clean_peak * background).mean()), spec.pixel_size_A)
     if engine == "multislice":
-        series = _multislice_series(spec.specimen, spec.optics, spec.detector)
-        scan = spec.scan
+        series, scan = _twin_series(spec), spec.scan
         clean = evaluate(series, scan, device)
         clean_peak = float(clean.max())
     scan_rng = np.random.Generator(np.random.Philox(spec.scan_seed))

@@ -23,7 +23,7 @@ from temimagenet.errors import AtlasError, OpticsError, RecipeError, ShardError
 from temimagenet.imaging.multislice import Accuracy, series
 from temimagenet.imaging.optics import CONDITIONS, Detector, Optics
 from temimagenet.recipe import SpecimenSpec, load_recipe, sample_spec
-from temimagenet.render import render
+from temimagenet.render import render, twin_facts
 from temimagenet.storage import finish_library, plan_library, read_catalogue, render_shard
 
 QUICK = Accuracy(tolerance=0.5, least_sweeps=1, most_sweeps=1, most_thin_sweeps=0)
@@ -43,12 +43,15 @@ def test_the_shipped_atlas_holds_every_periodic_entry():
     for task in table_tasks(load_recipe("v1")):
         table = tables._table(task.key)
         assert table is not None
+        assert table.facts["fingerprint"] == task.fingerprint
         # What it was computed for is what the registry says today.
         stack = tables.stack_of(task.specimen, task.accuracy)
         for number, u in table.facts["u_A"].items():
             np.testing.assert_allclose(stack.u_A[stack.numbers == int(number)], u, atol=1e-9)
         for pupil in table.pupils.values():
             np.testing.assert_allclose(pupil.cell_A, stack.unit_A, atol=1e-6)
+            if task.specimen.kind == "crystal":
+                assert pupil.error_of_image().max() <= 1.001 * task.accuracy.tolerance
             assert (pupil.coefficients[:, 0].real > 0.0).all()
             assert (np.diff(pupil.coefficients[:, 0].real) > 0.0).all()
             assert pupil.hk[0].tolist() == [0, 0]
@@ -72,6 +75,33 @@ def test_twins_share_everything_but_the_physics():
         np.testing.assert_array_equal(twin.image, render([spec], engine="multislice")[0].image)
 
 
+@pytest.mark.parametrize("kind", ["particle", "amorphous"])
+def test_finite_and_aperiodic_specimens_have_twins(kind):
+    recipe = load_recipe("v1")
+    specs = [sample_spec(recipe, index) for index in range(1200)]
+    specs = [
+        spec for spec in specs if spec.specimen.kind == kind and has_table(spec.specimen, spec.optics, spec.detector)
+    ]
+    specs = [spec for spec in specs if spec.field_of_view_A >= 20.0]
+    assert len({spec.specimen.realisation for spec in specs}) >= 4
+    assert len({spec.rotation_deg for spec in specs}) >= 4
+    for spec in specs[:8]:
+        linear, twin = (
+            render([spec], ("noBackgroundnoNoise", "position"), engine=engine)[0] for engine in ("linear", "multislice")
+        )
+        assert twin.dose_e_per_A2 == linear.dose_e_per_A2
+        torch.testing.assert_close(twin.labels["position"], linear.labels["position"], rtol=0, atol=0)
+        a, b = (s.labels["noBackgroundnoNoise"].double().ravel().numpy() for s in (twin, linear))
+        # A wrong origin, turn or mirror image would leave nothing of this.
+        assert np.corrcoef(a, b)[0, 1] > 0.9
+        if kind == "particle":
+            dark = b < 1e-3 * b.max()
+            assert not dark.any() or np.abs(a[dark]).max() < 0.03 * a.max()
+        facts = twin_facts(spec.specimen, spec.optics, spec.detector)
+        assert facts.correlation > 0.9
+        assert 0.8 < facts.mean_ratio < 3.0
+
+
 def test_thickness_between_rungs_is_interpolated():
     table = find_series(SRTIO3, CONDITIONS[1], Detector())
     low, middle, high = (table.image(t).coefficients for t in (50.0, 55.0, 60.0))
@@ -93,11 +123,14 @@ def test_a_library_holds_twins(tmp_path):
     twins = catalogue[catalogue["engine"] == "multislice"].set_index("id")
     linear = catalogue[catalogue["engine"] == "linear"].set_index("id").loc[twins.index]
     assert 0 < len(twins) < 30
-    assert set(twins["morphology"]) <= {"bulk", "layer"}
+    assert set(twins["morphology"]) <= {"bulk", "layer", "amorphous", "particle"}
     for field in ("split", "dose_e_per_A2", "columns", "rotation_deg", "psnr_dB"):
         assert (twins[field] == linear[field]).all()
     assert linear["mean_to_linear"].eq(1.0).all()
     assert twins["mean_to_linear"].between(0.4, 5.0).all()
+    assert (linear["column_to_linear_min"].eq(1.0) & linear["column_to_linear_max"].eq(1.0)).all()
+    assert (twins["column_to_linear_min"] <= twins["column_to_linear_max"]).all()
+    assert twins["column_to_linear_min"].between(0.1, 5.0).all()
     assert (twins["column_shift_pm"].dropna() < 60.0).all()
     data = TEMImageNet(tmp_path, split=None, engine="multislice", labels=["noBackgroundnoNoise", "gaussianMask"])
     assert len(data) == len(twins)
@@ -109,8 +142,8 @@ def test_a_library_holds_twins(tmp_path):
 
 def test_on_the_fly_by_multislice():
     stream = iter(OnTheFly("demo", engine="multislice", seed=5))
-    ids = [next(stream).spec.entry for _ in range(4)]
-    assert all("particle" not in entry and "amorphous" not in entry for entry in ids)
+    specs = [next(stream).spec for _ in range(4)]
+    assert all(has_table(spec.specimen, spec.optics, spec.detector) for spec in specs)
 
 
 def test_tables_are_computed_once_and_found_in_the_cache(tmp_path, monkeypatch):
@@ -138,11 +171,16 @@ def test_tables_are_computed_once_and_found_in_the_cache(tmp_path, monkeypatch):
     assert wanted[2] < 0.98
     found = series(kept, blurred).coefficients[0, :3].real / table.coefficients[0, :3].real
     np.testing.assert_allclose(found, wanted, rtol=0.01)
+    # A defocus that no table holds is drawn from them.
+    assert has_table(SRTIO3, blurred, detector)
+    np.testing.assert_array_equal(
+        find_series(SRTIO3, blurred, detector).coefficients, series(kept, blurred).coefficients
+    )
     compute_table(replace(task, seed=1), tmp_path)
     with pytest.raises(AtlasError, match="no beam pairs"):
         read_pairs(path)
-    tables._table.cache_clear()
-    tables._open.cache_clear()
+    with pytest.raises(OpticsError, match="keep-pairs"):
+        find_series(SRTIO3, blurred, detector)
     assert path.stat().st_mtime_ns != stamp
     tables._table.cache_clear()
     found = find_series(SRTIO3, optics, detector)
@@ -162,7 +200,7 @@ def test_tables_are_computed_once_and_found_in_the_cache(tmp_path, monkeypatch):
 def test_what_has_no_table_is_told(tmp_path):
     recipe = load_recipe("demo")
     particle = next(entry for entry in recipe.entries if entry.kind == "particle")
-    with pytest.raises(AtlasError, match="no periodic crystal"):
+    with pytest.raises(AtlasError, match="holds nothing that gets"):
         OnTheFly(replace(recipe, entries=(particle,)), engine="multislice")
     detector = Detector(50.0, 60.0)
     with pytest.raises(AtlasError, match=r"no multislice table for Pt .*builder atlas"):

@@ -314,9 +314,19 @@ def _catalogue_rows(root: Path, name: str) -> list[dict[str, Any]]:
 def _against_linear(engine: str, spec: SampleSpec) -> dict[str, float]:
     """A multislice twin's mean over the linear one's, and how far its column maxima lie from the true positions."""
     if engine == "linear":
-        return {"mean_to_linear": 1.0, "column_shift_pm": np.nan}
+        return {
+            "mean_to_linear": 1.0,
+            "column_to_linear_min": 1.0,
+            "column_to_linear_max": 1.0,
+            "column_shift_pm": np.nan,
+        }
     told = twin_facts(spec.specimen, spec.optics, spec.detector)
-    return {"mean_to_linear": told.mean_ratio, "column_shift_pm": told.column_shift_pm}
+    return {
+        "mean_to_linear": told.mean_ratio,
+        "column_to_linear_min": told.column_ratio[0],
+        "column_to_linear_max": told.column_ratio[1],
+        "column_shift_pm": told.column_shift_pm,
+    }
 
 
 def _spec_fields(spec: SampleSpec) -> dict[str, Any]:
