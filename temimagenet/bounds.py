@@ -1,0 +1,313 @@
+"""Information bounds: how precisely the columns of one image can be known, whatever the method.
+
+The Cramer-Rao bound of all columns, intensities and the background together; with scan noise the hybrid bound, in
+which the displacement of every row is a further unknown with a known prior (Van Trees, Detection, Estimation and
+Modulation Theory I (1968), sec. 2.4.3; Rockah & Schultheiss, IEEE Trans. ASSP 35 (1987) 286).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from scipy.sparse import coo_array, csr_array
+from scipy.special import j0, j1
+
+from temimagenet.errors import OpticsError
+from temimagenet.imaging.linear import site_weights_A2
+from temimagenet.imaging.optics import Detector, Optics
+from temimagenet.imaging.scan import Scan, lattice_images
+from temimagenet.specimen.specimen import Specimen
+
+__all__ = ["Bound", "ImageModel", "Profile", "gaussian_profile", "hybrid_bound", "image_model", "spot_profile"]
+
+REACH_A = 8.0
+"""How far a column's spot is followed; the tails of the probe beyond it are left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """A round spot of unit volume.
+
+    Attributes:
+        value: density in 1/A^2 at radius r in A.
+        slope: its derivative in 1/A^3.
+    """
+
+    value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    slope: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def gaussian_profile(sigma_A: float) -> Profile:
+    """A Gaussian spot of standard deviation sigma per axis."""
+
+    def value(r: NDArray[np.float64]) -> NDArray[np.float64]:
+        density: NDArray[np.float64] = np.exp(-0.5 * (r / sigma_A) ** 2) / (2.0 * np.pi * sigma_A**2)
+        return density
+
+    return Profile(value, lambda r: -r / sigma_A**2 * value(r))
+
+
+def spot_profile(optics: Optics, u_A: float) -> Profile:
+    """The spot that an atom with thermal displacement u per axis leaves in a linear `adf` image.
+
+    The Hankel transform of OTF(q) exp(-2 pi^2 u^2 q^2), source included, and its derivative, as splines.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(512)
+    q = 0.5 * optics.q_max_per_A * (nodes + 1.0)
+    kernel = np.pi * optics.q_max_per_A * weights * q * optics.otf(q) * np.exp(-2.0 * np.pi**2 * u_A**2 * q**2)
+    r = np.linspace(0.0, REACH_A + 1.0, 1201)
+    value = CubicSpline(r, j0(2.0 * np.pi * np.outer(r, q)) @ kernel)
+    slope = CubicSpline(r, -j1(2.0 * np.pi * np.outer(r, q)) @ (2.0 * np.pi * q * kernel))
+    return Profile(lambda at: np.asarray(value(at)), lambda at: np.asarray(slope(at)))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageModel:
+    """Expected counts of an image: round spots, grouped into columns, on a background.
+
+    Attributes:
+        shape: rows and columns of pixels.
+        pixel_size_A: pixel size.
+        site_xy_A: (S, 2) spots in the scan's frame, angstrom from the centre of pixel (0, 0).
+        site_counts: (S,) counts of each spot summed over an infinite image.
+        site_column: (S,) column that a spot belongs to, 0..K-1, or -1 for spots that are taken as known.
+        site_profile: (S,) index into `profiles`.
+        profiles: kinds of spots.
+        background_counts: (rows, columns) counts a pixel of the background; a constant on top of it is unknown.
+    """
+
+    shape: tuple[int, int]
+    pixel_size_A: float
+    site_xy_A: Float[NDArray[np.float64], "S 2"]
+    site_counts: Float[NDArray[np.float64], "S"]
+    site_column: Int[NDArray[np.int64], "S"]
+    site_profile: Int[NDArray[np.int64], "S"]
+    profiles: tuple[Profile, ...]
+    background_counts: Float[NDArray[np.float64], "rows columns"]
+
+    @property
+    def columns(self) -> int:
+        """K, the number of columns that are unknown."""
+        return int(self.site_column.max(initial=-1)) + 1
+
+    def expected(
+        self, row_shift_A: Float[NDArray[np.float64], "rows 2"] | None = None
+    ) -> tuple[Float[NDArray[np.float64], "rows columns"], csr_array]:
+        """Expected counts and their derivatives.
+
+        Args:
+            row_shift_A: displacement (dx, dy) of the beam in each row.
+
+        Returns:
+            The counts, and a sparse (pixels, 3 K + 1) matrix of derivatives by x and y of each column in angstrom (all
+            x, then all y), by the logarithm of its intensity, and by the background. A row's displacement (dx, dy)
+            changes its pixels by minus the sum of the derivatives by x (by y) of all spots, known ones included; these
+            two sums are the matrix's last columns, (pixels, 3 K + 3) in all.
+        """
+        rows, columns = self.shape
+        p = self.pixel_size_A
+        shift = np.zeros((rows, 2)) if row_shift_A is None else row_shift_A
+        count = self.columns
+        total = self.background_counts.astype(np.float64).copy()
+        moved = np.zeros((2, rows, columns))
+        pixel_parts, column_parts, value_parts = [], [], []
+        for (x, y), counts, column, kind in zip(
+            self.site_xy_A, self.site_counts, self.site_column, self.site_profile, strict=True
+        ):
+            i = np.arange(*_span(y, p, rows, REACH_A))
+            j = np.arange(*_span(x, p, columns, REACH_A))
+            if not len(i) or not len(j):
+                continue
+            dx = j[None, :] * p + shift[i, 0][:, None] - x
+            dy = np.broadcast_to((i * p + shift[i, 1])[:, None] - y, dx.shape)
+            r = np.hypot(dx, dy)
+            profile = self.profiles[kind]
+            near = r < REACH_A
+            scale = counts * p**2
+            # The spot ends where it is cut without a step, so that its derivatives are whole.
+            value = np.where(near, scale * (profile.value(r) - profile.value(np.array(REACH_A))), 0.0)
+            over = np.where(near, scale * profile.slope(r), 0.0) / np.maximum(r, 1e-12)
+            # Moving a column is moving the beam the other way.
+            by_x, by_y = -over * dx, -over * dy
+            block = np.ix_(i, j)
+            total[block] += value
+            moved[0][block] -= by_x
+            moved[1][block] -= by_y
+            if column < 0:
+                continue
+            pixels = (i[:, None] * columns + j[None, :]).ravel()
+            for offset, part in ((0, by_x), (count, by_y), (2 * count, value)):
+                pixel_parts.append(pixels)
+                column_parts.append(np.full(len(pixels), offset + column))
+                value_parts.append(part.ravel())
+        everywhere = np.arange(rows * columns)
+        for offset, part in ((0, np.ones(rows * columns)), (1, moved[0].ravel()), (2, moved[1].ravel())):
+            pixel_parts.append(everywhere)
+            column_parts.append(np.full(len(everywhere), 3 * count + offset))
+            value_parts.append(part)
+        indices = (np.concatenate(pixel_parts), np.concatenate(column_parts))
+        matrix = coo_array((np.concatenate(value_parts), indices), shape=(rows * columns, 3 * count + 3))
+        return total, matrix.tocsr()
+
+
+def _span(place: float, step: float, count: int, reach: float) -> tuple[int, int]:
+    """Pixels within a reach of a place, one more on each side for row shifts."""
+    low, high = int(np.floor((place - reach) / step)) - 1, int(np.ceil((place + reach) / step)) + 2
+    return max(low, 0), max(min(high, count), 0)
+
+
+def image_model(
+    specimen: Specimen,
+    optics: Optics,
+    detector: Detector,
+    scan: Scan,
+    dose_e_per_A2: float,
+    background: Float[NDArray[np.float64], "rows columns"] | float = 0.0,
+) -> ImageModel:
+    """The model of a linear `adf` image of a specimen: what `render` counts electrons of.
+
+    Columns on the image are unknown, those just outside known.
+
+    Args:
+        specimen: what is imaged.
+        optics: probe and source.
+        detector: annular detector.
+        scan: the ideal scan.
+        dose_e_per_A2: electrons per A^2.
+        background: fraction of the beam, everywhere or for each pixel.
+
+    Raises:
+        OpticsError: the dose is not positive.
+    """
+    if not 0.0 < dose_e_per_A2 < np.inf:
+        raise OpticsError(f"dose {dose_e_per_A2} e/A^2: expected above 0")
+    weights = site_weights_A2(specimen, optics, detector)
+    # A column enters with all its sites, at the lattice image that each has next to it.
+    offset = specimen.xy_A - specimen.column_xy_A[specimen.column]
+    if specimen.cell_A is not None:
+        turns = offset @ np.linalg.inv(specimen.cell_A)
+        offset = (turns - np.rint(turns)) @ specimen.cell_A
+    column_xy, column_index = lattice_images(specimen.column_xy_A, specimen.cell_A, scan, REACH_A)
+    p = scan.pixel_size_A
+    high = (np.array(scan.shape[::-1]) - 0.5) * p
+    inside = ((column_xy >= -0.5 * p) & (column_xy < high)).all(axis=1)
+    number = np.where(inside, np.cumsum(inside) - 1, -1)
+    kinds, kind = np.unique(specimen.u_A, return_inverse=True)
+    xy, counts, owner, profile = [], [], [], []
+    for place, index, column in zip(column_xy, column_index, number, strict=True):
+        sites = np.flatnonzero(specimen.column == index)
+        xy.append(place + offset[sites] @ scan.rotation)
+        counts.append(dose_e_per_A2 * weights[sites])
+        owner.append(np.full(len(sites), column))
+        profile.append(kind[sites])
+    return ImageModel(
+        scan.shape,
+        p,
+        np.concatenate(xy),
+        np.concatenate(counts),
+        np.concatenate(owner).astype(np.int64),
+        np.concatenate(profile).astype(np.int64),
+        tuple(spot_profile(optics, float(u)) for u in kinds),
+        np.broadcast_to(np.asarray(background, dtype=np.float64) * dose_e_per_A2 * p**2, scan.shape),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """The smallest covariance that an unbiased estimate of an image's columns can have.
+
+    Attributes:
+        covariance: (3 K + 1, 3 K + 1) of all x, all y in A, logarithms of intensities, and the background in counts.
+        columns: K.
+    """
+
+    covariance: Float[NDArray[np.float64], "P P"]
+    columns: int
+
+    @property
+    def xy_A(self) -> Float[NDArray[np.float64], "K 2"]:
+        """(K, 2) standard deviations of x and y in angstrom: the absolute bound."""
+        deviation: NDArray[np.float64] = np.sqrt(np.diag(self.covariance)[: 2 * self.columns].reshape(2, -1).T)
+        return deviation
+
+    @property
+    def relative_xy_A(self) -> Float[NDArray[np.float64], "K 2"]:
+        """(K, 2) the same after the image's mean position is taken off: hold errors without their mean against it."""
+        k = self.columns
+        centre = np.eye(k) - 1.0 / k
+        parts = [np.diag(centre @ self.covariance[a : a + k, a : a + k] @ centre) for a in (0, k)]
+        deviation: NDArray[np.float64] = np.sqrt(np.maximum(np.stack(parts, axis=1), 0.0))
+        return deviation
+
+    @property
+    def intensity(self) -> Float[NDArray[np.float64], "K"]:
+        """(K,) relative standard deviation of the intensities."""
+        deviation: NDArray[np.float64] = np.sqrt(np.diag(self.covariance)[2 * self.columns : 3 * self.columns])
+        return deviation
+
+
+def hybrid_bound(
+    model: ImageModel,
+    row_sigma_A: Float[NDArray[np.float64], "rows 2"] | None = None,
+    *,
+    draws: int = 8,
+    rng: np.random.Generator | None = None,
+) -> Bound:
+    """The bound of a whole image under Poisson counts, with or without scan noise.
+
+    J = E[Fisher information of columns, background and row displacements] over draws of the displacements, plus the
+    prior precision 1 / sigma^2 of each; the displacements are then eliminated (Schur complement). A row component of
+    zero sigma is known.
+
+    Args:
+        model: what is expected.
+        row_sigma_A: (rows, 2) standard deviation of each row's displacement in x and y; None is no scan noise.
+        draws: draws of the displacements to average over.
+        rng: their source of randomness.
+
+    Raises:
+        OpticsError: no column lies on the image, a pixel expects no counts at all, or sigma is negative.
+    """
+    rows, columns = model.shape
+    if model.columns == 0:
+        raise OpticsError("no column lies on the image: nothing to bound")
+    sigma = np.zeros((rows, 2)) if row_sigma_A is None else np.asarray(row_sigma_A, dtype=np.float64)
+    if sigma.shape != (rows, 2) or not (sigma >= 0.0).all():
+        raise OpticsError(f"row_sigma_A of shape {sigma.shape}: expected ({rows}, 2), 0 or more")
+    live = sigma > 0.0
+    count = draws if live.any() else 1
+    generator = rng or np.random.Generator(np.random.Philox(0))
+    size = 3 * model.columns + 1
+    direct = np.zeros((size, size))
+    mixed = np.zeros((size, 2, rows))
+    own = np.zeros((rows, 2, 2))
+    for _ in range(count):
+        expected, matrix = model.expected(generator.standard_normal((rows, 2)) * sigma)
+        if expected.min() <= 0.0:
+            raise OpticsError("a pixel expects no counts: give the model a background")
+        weighted = matrix.multiply(1.0 / np.sqrt(expected).ravel()[:, None]).tocsr()
+        unknown, beam = weighted[:, :size], weighted[:, size:].toarray().reshape(rows, columns, 2)
+        direct += (unknown.T @ unknown).toarray()
+        own += np.einsum("ijx,ijy->ixy", beam, beam)
+        row_of = np.repeat(np.arange(rows), columns)
+        for axis in range(2):
+            gather = csr_array(
+                (beam[..., axis].ravel(), (np.arange(rows * columns), row_of)), shape=(rows * columns, rows)
+            )
+            mixed[:, axis] += (unknown.T @ gather).toarray()
+    direct, mixed, own = direct / count, mixed / count, own / count
+    # A component that cannot move gets an infinite precision.
+    precision = np.where(live, 1.0 / np.where(live, sigma, 1.0) ** 2, np.inf)
+    inverse = np.zeros((rows, 2, 2))
+    for i in range(rows):
+        free = np.flatnonzero(live[i])
+        if len(free):
+            block = own[i][np.ix_(free, free)] + np.diag(precision[i, free])
+            inverse[i][np.ix_(free, free)] = np.linalg.inv(block)
+    information = direct - np.einsum("pxi,ixy,qyi->pq", mixed, inverse, mixed, optimize=True)
+    return Bound(np.linalg.inv(information), model.columns)
