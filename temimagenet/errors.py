@@ -4,6 +4,7 @@ __all__ = [
     "AtlasError",
     "DatasetError",
     "LabelError",
+    "LocalizeError",
     "OpticsError",
     "RecipeError",
     "ShardError",
@@ -42,3 +43,7 @@ class ShardError(TEMImageNetError):
 
 class DatasetError(TEMImageNetError):
     """A dataset request (split, engine, query, root) cannot be met."""
+
+
+class LocalizeError(TEMImageNetError):
+    """An image or a setting that columns cannot be located with."""

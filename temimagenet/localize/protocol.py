@@ -1,0 +1,132 @@
+"""What every localizer takes and gives: `image, pixel_size_A -> FoundColumns`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+
+from temimagenet.errors import LocalizeError
+
+__all__ = ["Flag", "FoundColumns", "Localizer", "check_image"]
+
+
+class Flag(IntFlag):
+    """Why a column should not be trusted; 0 is a sound one."""
+
+    SOUND = 0
+    NOT_CONVERGED = 1
+    """The fit did not settle."""
+    CUT = 2
+    """The column's window reaches beyond the image."""
+    STRAYED = 4
+    """The fit went farther from its start than the column is wide."""
+    FAINT = 8
+    """Its height is below three standard errors, or negative."""
+    ODD_WIDTH = 16
+    """Its width is below half or above twice the image's median width."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoundColumns:
+    """Columns that a localizer found in one image.
+
+    Attributes:
+        xy_px: (N, 2) positions (x, y) in pixels, pixel centres at integers.
+        sigma_px: (N, 2) standard errors of x and y in pixels; nan where unknown.
+        intensity: (N,) signal above background, summed over pixels, in the image's unit.
+        intensity_sigma: (N,) its standard error; nan where unknown.
+        width_px: (N,) standard deviation of the spot in pixels; nan where the method has none.
+        flags: (N,) `Flag` values.
+        pixel_size_A: pixel size in angstrom.
+    """
+
+    xy_px: Float[NDArray[np.float64], "N 2"]
+    sigma_px: Float[NDArray[np.float64], "N 2"]
+    intensity: Float[NDArray[np.float64], "N"]
+    intensity_sigma: Float[NDArray[np.float64], "N"]
+    width_px: Float[NDArray[np.float64], "N"]
+    flags: Int[NDArray[np.int64], "N"]
+    pixel_size_A: float
+
+    def __len__(self) -> int:
+        """Number of columns, flagged ones included."""
+        return len(self.xy_px)
+
+    @property
+    def sound(self) -> NDArray[np.bool_]:
+        """(N,) columns without any flag."""
+        unflagged: NDArray[np.bool_] = self.flags == Flag.SOUND
+        return unflagged
+
+    @property
+    def xy_pm(self) -> Float[NDArray[np.float64], "N 2"]:
+        """Positions in picometres from the centre of pixel (0, 0)."""
+        return self.xy_px * self.pixel_size_A * 100.0
+
+    @property
+    def sigma_pm(self) -> Float[NDArray[np.float64], "N 2"]:
+        """Standard errors in picometres."""
+        return self.sigma_px * self.pixel_size_A * 100.0
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a column: positions and errors in pixels and picometres, intensity, width, flags."""
+        x, y = self.xy_px.T
+        return pd.DataFrame(
+            {
+                "x_px": x,
+                "y_px": y,
+                "x_pm": self.xy_pm[:, 0],
+                "y_pm": self.xy_pm[:, 1],
+                "sigma_x_pm": self.sigma_pm[:, 0],
+                "sigma_y_pm": self.sigma_pm[:, 1],
+                "intensity": self.intensity,
+                "intensity_sigma": self.intensity_sigma,
+                "width_px": self.width_px,
+                "flags": self.flags,
+            }
+        )
+
+
+class Localizer(Protocol):
+    """A method that finds columns."""
+
+    @property
+    def name(self) -> str:
+        """Short name for tables, settings included."""
+        ...
+
+    def __call__(self, image: Float[NDArray[np.float64], "rows columns"], pixel_size_A: float) -> FoundColumns:
+        """Find the columns of one image."""
+        ...
+
+
+def check_image(image: ArrayLike, pixel_size_A: float) -> Float[NDArray[np.float64], "rows columns"]:
+    """The image as float64, after everything a localizer relies on was checked.
+
+    Raises:
+        LocalizeError: not two-dimensional, smaller than 4 x 4, nan or infinite somewhere, the same everywhere, or a
+            pixel size that is not positive.
+    """
+    array = np.asarray(image)
+    if array.ndim != 2 or min(array.shape) < 4:
+        raise LocalizeError(f"image of shape {array.shape}: expected two dimensions of at least 4 pixels")
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
+        raise LocalizeError(f"image of type {array.dtype}: expected real numbers")
+    values = array.astype(np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise LocalizeError(
+            f"{int(bad.sum())} pixels are nan or infinite, the first at row {row}, column {column}: mask or fill them"
+        )
+    if values.min() == values.max():
+        raise LocalizeError(f"every pixel is {values.min():g}: there is nothing to find in a constant image")
+    if not 0.0 < pixel_size_A < np.inf:
+        raise LocalizeError(f"pixel size {pixel_size_A} A: expected a positive length")
+    return values

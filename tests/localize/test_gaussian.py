@@ -1,0 +1,163 @@
+"""Gaussian fits against SciPy, against the information bound, and on what a user may hand over."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.optimize import least_squares
+
+from temimagenet.bounds import ImageModel, gaussian_profile, hybrid_bound
+from temimagenet.errors import LocalizeError, TEMImageNetError
+from temimagenet.localize import Flag, GaussianRefinement, fit_gaussians
+
+
+def _picture(xy, height, sigma, shape, background=5.0, precision=None):
+    """Gaussians on a constant background; `precision` (a, b, c) makes them elliptic."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    a, b, c = precision or (sigma**-2, 0.0, sigma**-2)
+    total = np.full(shape, float(background))
+    for (px, py), h in zip(xy, np.broadcast_to(height, len(xy)), strict=True):
+        dx, dy = x - px, y - py
+        total += h * np.exp(-0.5 * (a * dx**2 + 2 * b * dx * dy + c * dy**2))
+    return total
+
+
+def _lattice(step, count, rng, jitter=0.4):
+    grid = np.stack(np.meshgrid(np.arange(count), np.arange(count), indexing="ij"), axis=-1).reshape(-1, 2)
+    return (grid + 1.0) * step + rng.uniform(-jitter, jitter, size=(count**2, 2))
+
+
+def test_least_squares_is_scipys_solution():
+    """Each window's problem handed to SciPy as it stands, neighbours included."""
+    rng = np.random.default_rng(0)
+    xy = np.array([(15.2, 15.4), (20.9, 16.1), (40.3, 18.8), (30.1, 40.7)])
+    image = rng.poisson(_picture(xy, (60.0, 40.0, 80.0, 25.0), 2.2, (60, 60))).astype(float)
+    found = fit_gaussians(image, 0.1, xy + 0.3, 2.0, estimator="least-squares")
+    half = 5
+    for k, start in enumerate(xy + 0.3):
+        column, row = np.rint(start).astype(int)
+        i, j = np.mgrid[row - half : row + half + 1, column - half : column + half + 1]
+        others = [o for o in (0, 1) if k in (0, 1)] or [k]
+        others = [k] + [o for o in others if o != k]
+
+        def residuals(p, i=i, j=j, others=others):
+            model = np.full(i.shape, p[0])
+            for n in range(len(others)):
+                h, x, y = p[2 + 3 * n : 5 + 3 * n]
+                model = model + h * np.exp(-0.5 * p[1] * ((j - x) ** 2 + (i - y) ** 2))
+            return (model - image[i, j]).ravel()
+
+        first = [5.0, 2.0**-2] + [v for o in others for v in (50.0, *(xy[o] + 0.3))]
+        best = least_squares(residuals, first, xtol=1e-12, ftol=1e-12, gtol=1e-12)
+        np.testing.assert_allclose(found.xy_px[k], best.x[3:5], atol=1e-3)
+    assert found.sound.all()
+
+
+@pytest.mark.parametrize("elliptic", [False, True])
+def test_poisson_fit_reaches_the_bound_and_knows_its_errors(elliptic):
+    """Isolated columns without scan noise: within 1.05 of the bound, z-scores of unit width, whatever the gain."""
+    rng = np.random.default_rng(1)
+    sigma, height, background = 2.0, 100.0, 10.0
+    xy = _lattice(16.0, 12, rng)
+    shape = (212, 212)
+    clean = _picture(xy, height, sigma, shape, background)
+    errors, scores = [], []
+    for _ in range(8):
+        counts = rng.poisson(clean).astype(float)
+        found = fit_gaussians(
+            3.7 * counts, 0.1, xy + rng.normal(size=xy.shape) * 0.3, 2.3, elliptic=elliptic, window=3.5
+        )
+        assert found.sound.mean() > 0.99
+        errors.append(found.xy_px - xy)
+        scores.append((found.xy_px - xy) / found.sigma_px)
+        np.testing.assert_allclose(found.intensity.mean(), 3.7 * 2 * np.pi * height * sigma**2, rtol=0.01)
+        np.testing.assert_allclose(found.width_px.mean(), sigma, rtol=0.01)
+    one = ImageModel(
+        (25, 25), 1.0, np.array([[12.1, 11.8]]), np.array([2 * np.pi * height * sigma**2]), np.array([0]),
+        np.array([0]), (gaussian_profile(sigma),), np.full((25, 25), background),
+    )  # fmt: skip
+    # The model follows a spot for 8 length units: four sigma here.
+    bound = hybrid_bound(one).xy_A.mean()
+    assert np.std(errors) < 1.05 * bound
+    assert abs(np.mean(errors)) < 0.1 * bound
+    assert np.std(scores) == pytest.approx(1.0, abs=0.1)
+
+
+def test_dumbbells_are_told_apart():
+    rng = np.random.default_rng(2)
+    centre = _lattice(24.0, 6, rng)
+    arm = np.array([2.9, 0.4])
+    xy = np.concatenate([centre + arm, centre - arm])
+    image = rng.poisson(_picture(xy, 120.0, 2.0, (170, 170))).astype(float)
+    found = fit_gaussians(image, 0.1, xy + rng.normal(size=xy.shape) * 0.4, 2.0)
+    alone = np.abs(found.xy_px - xy).max()
+    assert found.sound.all()
+    assert alone < 0.4
+    distance = np.linalg.norm(found.xy_px[:36] - found.xy_px[36:], axis=1)
+    assert distance.mean() == pytest.approx(2 * np.hypot(2.9, 0.4), abs=0.03)
+
+
+def test_elliptic_spots_keep_their_axes():
+    image = _picture([(20.3, 19.8)], 50.0, 2.0, (40, 40), precision=(0.4, 0.1, 0.15))
+    found = fit_gaussians(image, 0.1, np.array([[20.0, 20.0]]), 2.0, elliptic=True, estimator="least-squares")
+    np.testing.assert_allclose(found.xy_px, [(20.3, 19.8)], atol=1e-4)
+    assert found.width_px[0] == pytest.approx((0.4 * 0.15 - 0.01) ** -0.25, rel=1e-4)
+
+
+def test_poor_fits_are_flagged():
+    rng = np.random.default_rng(3)
+    xy = np.array([(20.0, 20.0), (1.0, 30.0)])
+    image = rng.poisson(_picture(xy, 80.0, 2.0, (60, 60))).astype(float)
+    starts = np.concatenate([xy, [(45.0, 45.0), (25.5, 20.0)]])
+    found = fit_gaussians(image, 0.1, starts, 2.0)
+    assert found.flags[0] == Flag.SOUND
+    assert found.flags[1] & Flag.CUT
+    assert found.flags[2] != Flag.SOUND
+    assert found.flags[3] != Flag.SOUND
+    frame = found.to_dataframe()
+    assert list(frame["flags"]) == found.flags.tolist()
+    np.testing.assert_allclose(frame["x_pm"], found.xy_px[:, 0] * 10.0)
+    assert len(fit_gaussians(image, 0.1, np.empty((0, 2)), 2.0)) == 0
+    assert GaussianRefinement("least-squares", elliptic=True).name == "Gaussian fit (least-squares, elliptic)"
+    one = GaussianRefinement()(image, 0.1, xy[:1], 2.0)
+    np.testing.assert_array_equal(one.xy_px, fit_gaussians(image, 0.1, xy[:1], 2.0).xy_px)
+
+
+@pytest.mark.parametrize(
+    ("image", "change", "told"),
+    [
+        (np.zeros((0, 0)), {}, "two dimensions"),
+        (np.ones((20, 20)), {}, "constant"),
+        (np.full((20, 20), np.nan), {}, "nan or infinite"),
+        (np.eye(20) * 1j, {}, "real numbers"),
+        (np.eye(20), {"pixel_size_A": -1.0}, "pixel size"),
+        (np.eye(20), {"width_px": 0.0}, "width"),
+        (np.eye(20), {"start_px": np.array([[99.0, 1.0]])}, "outside the image"),
+        (np.eye(20), {"start_px": np.array([1.0, 2.0])}, "positions"),
+        (np.eye(20) - 0.5, {}, "negative pixels"),
+    ],
+)
+def test_bad_input_is_told(image, change, told):
+    settings = {"pixel_size_A": 0.1, "start_px": np.array([[5.0, 5.0]]), "width_px": 2.0} | change
+    with pytest.raises(LocalizeError, match=told):
+        fit_gaussians(image, settings["pixel_size_A"], settings["start_px"], settings["width_px"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrays(np.uint8, st.tuples(st.integers(4, 24), st.integers(4, 24))),
+    st.lists(st.tuples(st.floats(0.0, 3.0), st.floats(0.0, 3.0)), min_size=1, max_size=8),
+    st.sampled_from(["poisson", "least-squares"]),
+    st.booleans(),
+)
+def test_any_image_gives_columns_or_one_clear_error(image, places, estimator, elliptic):
+    try:
+        found = fit_gaussians(image, 0.1, np.array(places), 1.0, estimator=estimator, elliptic=elliptic)
+    except TEMImageNetError:
+        return
+    assert len(found) == len(places)
+    sound = found.sound
+    assert np.isfinite(found.xy_px[sound]).all()
+    assert (found.sigma_px[sound] >= 0.0).all()
+    assert (np.linalg.norm(found.xy_px[sound] - np.array(places)[sound], axis=1) <= 1.5).all()
