@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from temimagenet.atlas import find_series, has_table, table_tasks
-from temimagenet.imaging.fourier import FourierImage, evaluate
+from temimagenet.imaging.fourier import FourierImage, derivatives, evaluate
 from temimagenet.imaging.linear import fourier_image
 from temimagenet.imaging.optics import CONDITIONS, Detector
 from temimagenet.imaging.scan import Scan
@@ -143,10 +143,7 @@ def _contrast(spec: SpecimenSpec) -> str:
         return ""
     ratios = []
     for image in _pair(spec).values():
-        g = image.g_per_A[1:]
-        values = image.coefficients.numpy().astype(np.complex128)
-        phases = np.exp(2j * np.pi * specimen.column_xy_A @ g.T)
-        heights = values[0].real + 2.0 * (phases @ values[1:]).real
+        heights = derivatives(image, specimen.column_xy_A)[0]
         ratios.append(float(heights.max() / heights.min()))
     return f"{ratios[1]:.2f} / {ratios[0]:.2f}"
 

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import platformdirs
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from temimagenet import __version__
 from temimagenet.errors import AtlasError, OpticsError
@@ -24,7 +25,7 @@ from temimagenet.imaging.multislice import Accuracy, BeamPairs, Series, beam_pai
 from temimagenet.imaging.multislice import estimate_seconds as _estimate
 from temimagenet.imaging.optics import Detector, Optics
 from temimagenet.recipe import Entry, Recipe, SpecimenSpec, specimen_spec
-from temimagenet.specimen import material, particle_stack, sheet_stack, shipped_sheet, structure_from_text
+from temimagenet.specimen import MATERIALS, material, particle_stack, sheet_stack, shipped_sheet, structure_from_text
 from temimagenet.specimen.amorphous import SHIPPED_SHEETS
 from temimagenet.specimen.stack import PlaneOperation, Stack, crystal_stack
 
@@ -32,7 +33,6 @@ __all__ = [
     "LADDER_A",
     "Table",
     "TableTask",
-    "atlas_digest",
     "cache_folder",
     "check_tables",
     "compute_table",
@@ -43,6 +43,7 @@ __all__ = [
     "read_pairs",
     "stack_of",
     "table_tasks",
+    "tables_digest",
 ]
 
 LADDER_A = tuple(float(t) for t in range(20, 201, 10))
@@ -50,11 +51,14 @@ LADDER_A = tuple(float(t) for t in range(20, 201, 10))
 
 SHIPPED = "atlas.h5"
 
-PARTICLE_CONFIGURATIONS = 8
+PARTICLE_CONFIGURATIONS = 6
 """Frozen-phonon configurations of a particle: each takes a minute or two of a core."""
 
 PARTICLE_MARGIN_A = 5.0
 """Vacuum between a particle and the edge of its cell."""
+
+ON_NEW_TABLES: list[Callable[[], None]] = []
+"""What else to clear when tables were written: caches of what was drawn from them."""
 
 _MANY = 1000
 
@@ -83,7 +87,7 @@ class TableTask:
 
     @property
     def key(self) -> str:
-        """Name of the table: crystal, zone, strain, energy and detector."""
+        """Name of the table: specimen, zone, strain, energy and detector."""
         return table_key(self.specimen, self.pupils[0].energy_keV, self.detector)
 
     @property
@@ -99,10 +103,10 @@ class TableTask:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Multislice images of one crystal at one energy.
+    """Multislice images of one specimen at one energy.
 
     Attributes:
-        key: crystal, zone, strain, energy and detector.
+        key: specimen, zone, strain, energy and detector.
         facts: how it was made: supercell, seed, sweeps, accuracy, code version, displacements.
         pupils: a `Series` for each aperture and aberrations.
     """
@@ -113,7 +117,7 @@ class Table:
 
 
 def table_key(specimen: SpecimenSpec, energy_keV: float, detector: Detector) -> str:
-    """Name under which a crystal's table is kept."""
+    """Name under which a specimen's table is kept."""
     optics = f"{energy_keV:g} keV {detector.inner_mrad:g}-{detector.outer_mrad:g} mrad"
     if specimen.kind == "amorphous":
         return f"amorphous {specimen.material} sheet {(specimen.realisation or 0) % SHIPPED_SHEETS} {optics}"
@@ -245,7 +249,8 @@ def compute_table(
     if path.is_file():
         try:
             with h5py.File(path) as file:
-                if json.loads(cast(str, file[task.key].attrs["facts"]))["fingerprint"] == fingerprint:
+                same = json.loads(cast(str, file[task.key].attrs["facts"]))["fingerprint"] == fingerprint
+                if same and ("pairs" in file or not keep_pairs or task.specimen.kind != "crystal"):
                     return path
         except (OSError, KeyError, ValueError):
             pass
@@ -398,7 +403,7 @@ def merge_tables(paths: Sequence[Path], out: Path) -> int:
     Raises:
         AtlasError: a table is damaged.
     """
-    partial = out.with_name(f".{out.name}.partial")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         with h5py.File(partial, "w") as merged:
             for path in sorted(paths):
@@ -434,7 +439,7 @@ def _table(key: str) -> Table | None:
             continue
         try:
             file = _open(path)
-            if key in file:
+            if key in file and (path == _shipped() or _current(key, file[key])):
                 return _read(key, file[key])
         except (OSError, KeyError, ValueError) as error:
             raise AtlasError(f"{path}: damaged ({error}); install the package anew or delete the file") from error
@@ -460,16 +465,30 @@ def _read(key: str, group: h5py.Group) -> Table:
     return Table(key, json.loads(cast(str, group.attrs["facts"])), pupils)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def _turned(key: str, optics: Optics) -> Series | None:
     """The series under optics that no table holds, from beam pairs in the user's cache; None if there are none."""
     path = cache_folder() / _file_name(key)
     if not path.is_file():
         return None
-    with h5py.File(path) as file:
-        if "pairs" not in file or float(file["pairs"].attrs["aperture_mrad"]) < optics.aperture_mrad:
-            return None
+    try:
+        with h5py.File(path) as file:
+            usable = "pairs" in file and float(file["pairs"].attrs["aperture_mrad"]) >= optics.aperture_mrad
+            if not usable or not _current(key, file[key]):
+                return None
+    except (OSError, KeyError, ValueError) as error:
+        raise AtlasError(f"{path}: damaged ({error}); delete the file") from error
     return series(read_pairs(path), optics)
+
+
+def _current(key: str, group: h5py.Group) -> bool:
+    """Whether a kept table was made with the displacements that the registry has today."""
+    name = key.split(" [")[0]
+    if name not in MATERIALS:
+        return True
+    known = material(name).u_A
+    kept = json.loads(cast(str, group.attrs["facts"]))["u_A"]
+    return all(abs(known[chemical_symbols[int(number)]] - u) < 1e-9 for number, u in kept.items())
 
 
 def _lookup(key: str, optics: Optics) -> Series | None:
@@ -482,8 +501,8 @@ def _lookup(key: str, optics: Optics) -> Series | None:
 
 def _forget() -> None:
     """Look at the files anew: tables were written."""
-    for known in (_open, _table, _turned, atlas_digest):
-        known.cache_clear()
+    for clear in (_open.cache_clear, _table.cache_clear, _turned.cache_clear, *ON_NEW_TABLES):
+        clear()
 
 
 def has_table(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> bool:
@@ -515,7 +534,7 @@ def check_tables(recipe: Recipe) -> None:
                 continue
             found = _lookup(task.key, pupil)
             if found is None:
-                missing.append(f"{task.key}, {pupil.aperture_mrad:g} mrad")
+                missing.append(f"{task.key}, {_told(pupil)}")
                 continue
             reach = float(found.thickness_A[-1])
             if not np.isnan(reach):
@@ -535,11 +554,11 @@ def check_tables(recipe: Recipe) -> None:
         )
 
 
-@lru_cache(maxsize=1)
-def atlas_digest() -> str:
-    """SHA-256 of the shipped atlas; part of what decides a multislice shard."""
-    path = _shipped()
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+def tables_digest(recipe: Recipe) -> str:
+    """SHA-256 of what made the tables of a recipe, shipped and kept ones: part of what decides a multislice shard."""
+    found = {task.key: _table(task.key) for task in table_tasks(recipe)}
+    parts = {key: None if table is None else table.facts["fingerprint"] for key, table in found.items()}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def find_series(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> Series:
@@ -559,8 +578,15 @@ def find_series(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> S
             f"no multislice table for {key}: compute tables of a recipe with `python -m builder atlas RECIPE`, of one "
             "crystal with `temimagenet atlas STRUCTURE.cif --zone ...`"
         )
-    known = "; ".join(f"{a:g} mrad, defocus {d:g} A, C3 {c:g} mm" for a, d, c, _ in table.pupils)
+    known = "; ".join(f"{a:g} mrad, defocus {d:g} A, C3 {c:g} mm, C5 {e:g} mm" for a, d, c, e in table.pupils)
+    hint = ". For others of a crystal keep its beam pairs: compute the table with --keep-pairs"
     raise OpticsError(
-        f"{key}: no images for {optics.aperture_mrad:g} mrad, defocus {optics.defocus_A:g} A, C3 {optics.C3_mm:g} mm; "
-        f"the table holds {known}. For other aberrations keep the beam pairs: compute it with --keep-pairs"
+        f"{key}: no images for {_told(optics)}; the table holds {known}" + (hint if specimen.kind == "crystal" else "")
+    )
+
+
+def _told(optics: Optics) -> str:
+    """A pupil in words."""
+    return (
+        f"{optics.aperture_mrad:g} mrad, defocus {optics.defocus_A:g} A, C3 {optics.C3_mm:g} mm, C5 {optics.C5_mm:g} mm"
     )

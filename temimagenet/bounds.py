@@ -104,10 +104,9 @@ class ImageModel:
             row_shift_A: displacement (dx, dy) of the beam in each row.
 
         Returns:
-            The counts, and a sparse (pixels, 3 K + 1) matrix of derivatives by x and y of each column in angstrom (all
-            x, then all y), by the logarithm of its intensity, and by the background. A row's displacement (dx, dy)
-            changes its pixels by minus the sum of the derivatives by x (by y) of all spots, known ones included; these
-            two sums are the matrix's last columns, (pixels, 3 K + 3) in all.
+            The counts, and a sparse (pixels, 3 K + 3) matrix of derivatives: by x and y of each column in angstrom (all
+            x, then all y), by the logarithm of its intensity, by the background, and by the displacement dx and dy of
+            the pixel's own row, in which all spots take part, known ones included.
         """
         rows, columns = self.shape
         p = self.pixel_size_A
@@ -182,7 +181,7 @@ def image_model(
         background: fraction of the beam, everywhere or for each pixel.
 
     Raises:
-        OpticsError: the dose is not positive.
+        OpticsError: the dose is not positive, or no column lies on the image.
     """
     if not 0.0 < dose_e_per_A2 < np.inf:
         raise OpticsError(f"dose {dose_e_per_A2} e/A^2: expected above 0")
@@ -197,6 +196,8 @@ def image_model(
     high = (np.array(scan.shape[::-1]) - 0.5) * p
     inside = ((column_xy >= -0.5 * p) & (column_xy < high)).all(axis=1)
     number = np.where(inside, np.cumsum(inside) - 1, -1)
+    if not inside.any():
+        raise OpticsError(f"{specimen.name}: no column lies on the image")
     kinds, kind = np.unique(specimen.u_A, return_inverse=True)
     xy, counts, owner, profile = [], [], [], []
     for place, index, column in zip(column_xy, column_index, number, strict=True):
@@ -310,4 +311,7 @@ def hybrid_bound(
             block = own[i][np.ix_(free, free)] + np.diag(precision[i, free])
             inverse[i][np.ix_(free, free)] = np.linalg.inv(block)
     information = direct - np.einsum("pxi,ixy,qyi->pq", mixed, inverse, mixed, optimize=True)
-    return Bound(np.linalg.inv(information), model.columns)
+    try:
+        return Bound(np.linalg.inv(information), model.columns)
+    except np.linalg.LinAlgError as error:
+        raise OpticsError("two columns cannot be told apart: their spots lie on one another") from error

@@ -174,7 +174,8 @@ class Entry:
         share: how many samples it gets for one of an entry of share 1.
         heldout: its samples form the `heldout` split.
         realisations: number of different random particles, films or defect arrangements.
-        specimen_seed: seed of those realisations, the same in every recipe; from the recipe's seed if None.
+        specimen_seed: seed of those realisations: entries of equal kind, material, zone axis and `size_A` then show the
+            same ones in every recipe; None takes the recipe's seed and the entry's name.
         cell_A: vacuum cell of a particle: the field turned by 45 degrees must fit in it.
         strain: homogeneous strain (exx, eyy, exy).
         vacancy_fraction: fraction of columns that lack atoms.
@@ -215,7 +216,7 @@ class Recipe:
         detector: annular detector.
         conditions: optics by number.
         entries: kinds of specimen.
-        engines: engines that render it; multislice twins exist for periodic crystals and layers.
+        engines: engines that render it; multislice twins exist for crystals, layers, films and seeded particles.
     """
 
     name: str
@@ -373,11 +374,15 @@ def sample_spec(recipe: Recipe, index: int) -> SampleSpec:
 
 def specimen_spec(recipe: Recipe, entry: Entry, realisation: int, thickness_A: float | None) -> SpecimenSpec:
     """The specimen of an entry: realisation number `realisation` of a random one, or the crystal of a thickness."""
-    base = recipe.seed if entry.specimen_seed is None else entry.specimen_seed
-    seed = _stable_hash(base, entry.name, realisation) if entry.random else 0
+    seed = 0
+    if entry.random and entry.specimen_seed is None:
+        seed = _stable_hash(recipe.seed, entry.name, realisation)
+    elif entry.random:
+        seed = _stable_hash(entry.specimen_seed, entry.kind, entry.material, entry.cif, entry.zone, realisation)
     size_A = None
     if entry.kind == "particle":
-        size_A = float(entry.draw["size_A"].draw(np.random.Generator(np.random.Philox(seed))))
+        # A stream of its own: the particle's shape is drawn from the seed itself.
+        size_A = float(entry.draw["size_A"].draw(np.random.Generator(np.random.Philox(key=[seed, 1]))))
     return SpecimenSpec(
         entry.kind,
         entry.material,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from temimagenet.atlas import find_series
+from temimagenet.atlas import ON_NEW_TABLES, find_series
 from temimagenet.errors import LabelError
 from temimagenet.imaging.background import evaluate_background
 from temimagenet.imaging.detector import count_electrons, dose_for_psnr
@@ -176,6 +176,9 @@ def _particle_series(spec: SpecimenSpec, optics: Optics, detector: Detector, edg
     return in_vacuum(_multislice_series(spec, optics, detector), edge_A)
 
 
+ON_NEW_TABLES.extend([_multislice_series.cache_clear, _particle_series.cache_clear])
+
+
 def _twin_series(spec: SampleSpec) -> FourierImage:
     """Multislice engine: a sample's series; it goes with the sample's own scan."""
     image = _multislice_series(spec.specimen, spec.optics, spec.detector)
@@ -230,6 +233,9 @@ def twin_facts(spec: SpecimenSpec, optics: Optics, detector: Detector) -> TwinFa
         100.0 * float(own.max()) if len(own) else float("nan"),
         both,
     )
+
+
+ON_NEW_TABLES.append(twin_facts.cache_clear)
 
 
 def _maxima(image: FourierImage, start: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -37,7 +38,7 @@ def _specs(count=40):
     return [spec for spec in specs if has_table(spec.specimen, spec.optics, spec.detector)]
 
 
-def test_the_shipped_atlas_holds_every_periodic_entry():
+def test_the_shipped_atlas_holds_all_that_gets_tables():
     for name in ("demo", "v1"):
         tables.check_tables(load_recipe(name))
     for task in table_tasks(load_recipe("v1")):
@@ -176,6 +177,12 @@ def test_tables_are_computed_once_and_found_in_the_cache(tmp_path, monkeypatch):
     np.testing.assert_array_equal(
         find_series(SRTIO3, blurred, detector).coefficients, series(kept, blurred).coefficients
     )
+    # Made without pairs, asked for with them: computed anew.
+    path.unlink()
+    compute_table(task, tmp_path)
+    assert not has_table(SRTIO3, blurred, detector)
+    compute_table(task, tmp_path, keep_pairs=True)
+    assert has_table(SRTIO3, blurred, detector)
     compute_table(replace(task, seed=1), tmp_path)
     with pytest.raises(AtlasError, match="no beam pairs"):
         read_pairs(path)
@@ -193,6 +200,19 @@ def test_tables_are_computed_once_and_found_in_the_cache(tmp_path, monkeypatch):
     tables._open.cache_clear()
     with pytest.raises(AtlasError, match="damaged"):
         find_series(SRTIO3, optics, detector)
+    # Damage beside a shipped table is told in the same way, and old displacements are left aside.
+    shipped = tables.table_key(SRTIO3, 200.0, Detector())
+    beside = tmp_path / tables._file_name(shipped)
+    beside.write_bytes(b"not a table")
+    with pytest.raises(AtlasError, match="damaged"):
+        has_table(SRTIO3, replace(optics, defocus_A=1.0), Detector())
+    compute_table(replace(task, detector=Detector()), tmp_path, keep_pairs=True)
+    assert has_table(SRTIO3, replace(optics, defocus_A=1.0), Detector())
+    with h5py.File(beside, "r+") as file:
+        facts = json.loads(file[shipped].attrs["facts"])
+        file[shipped].attrs["facts"] = json.dumps(facts | {"u_A": {"38": 0.5}})
+    tables._forget()
+    assert not has_table(SRTIO3, replace(optics, defocus_A=1.0), Detector())
     compute_table(task, tmp_path)
     assert list(tmp_path.glob(".*")) == []
 

@@ -6,6 +6,8 @@ Both sit in a padded cell and end as the band-limited `Series` of that cell, lik
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from jaxtyping import Complex, Float, Int
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.spatial import KDTree
+from scipy.special import j1
 from torch import Tensor
 
 from temimagenet.errors import OpticsError, SpecimenError
@@ -35,8 +38,8 @@ __all__ = ["WINDOW_A", "film_series", "particle_series"]
 WINDOW_A = 8.0
 """Edge of the window that PRISM cuts out around a probe, at least; the documentation tells its error."""
 
-_BLOCK = 6
-_KERNEL_KNOTS = 48
+_WINDOW_RADII = 1.6
+_BLOCK_A = 1.5
 _FILM_WINDOW_A = 15.0
 
 
@@ -47,7 +50,7 @@ def particle_series(
     *,
     configurations: int,
     accuracy: Accuracy = Accuracy(),  # noqa: B008 - frozen
-    window_A: float = WINDOW_A,
+    window_A: float | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     batch_MB: float = 1024.0,
@@ -57,7 +60,11 @@ def particle_series(
 
     Only every f-th beam of the cell's reciprocal lattice is propagated, f = edge / window: their sum is a probe
     repeated every window, of which one is cut out around each beam position. Each configuration has its own
-    displacements, Bloch offset and choice of beams, so that the aperture's edge is sampled anew.
+    displacements, Bloch offset and choice of beams, so that the aperture's edge is sampled anew. Pupils that want
+    another f are propagated by themselves.
+
+    The waves behind the specimen are held whole, cut to the detector: about 1.2 GB for a cell of 36 A at 200 keV and
+    24 mrad, growing with its area.
 
     Args:
         stack: a particle in a square cell, from `particle_stack`.
@@ -65,7 +72,8 @@ def particle_series(
         detector: annular detector.
         configurations: number of frozen-phonon configurations.
         accuracy: band, slices and precision; its sweeps and supercell are not used.
-        window_A: least edge of the window; at the cell's edge and beyond no beam is left out.
+        window_A: least edge of the window; by default 8 A or 1.6 times the radius that holds 95 % of the probe,
+            whichever is more. At the cell's edge and beyond no beam is left out.
         seed: seed of displacements and beams.
         device: where waves are propagated and images summed.
         batch_MB: memory for the waves of one batch of beams.
@@ -82,18 +90,19 @@ def particle_series(
     if stack.period_A is not None or np.abs(stack.cell_A - edge * np.eye(2)).max() > 1e-9:
         raise SpecimenError(f"{stack.name}: expected a finite specimen in a square cell along x and y")
     energy_keV = _one_energy(optics, detector)
-    if configurations < 1 or not window_A > 0.0:
+    if configurations < 1 or (window_A is not None and not window_A > 0.0):
         raise OpticsError(f"{configurations} configurations, window {window_A} A: expected 1 or more, and above 0")
     wavelength = wavelength_A(energy_keV)
     limit = accuracy.band * detector.outer_mrad * 1e-3 / wavelength
-    k_max = max(pupil.k_max_per_A for pupil in optics)
-    fold = max(1, int(edge / window_A))
-    kept_k = detector.outer_mrad * 1e-3 / wavelength + fold / edge
-    side = fast_length(2.0 * kept_k * edge / fold + 4.0)
+    folds = [max(1, int(edge / (window_A or max(WINDOW_A, _WINDOW_RADII * _probe_radius_A(o))))) for o in optics]
     rng = np.random.Generator(np.random.Philox(seed))
     dtype = torch.complex128 if accuracy.double else torch.complex64
     images: list[list[NDArray[np.complex128]]] = [[] for _ in optics]
-    for done in range(configurations):
+    for done, fold in product(range(configurations), sorted(set(folds))):
+        members = [n for n, own in enumerate(folds) if own == fold]
+        k_max = max(optics[n].k_max_per_A for n in members)
+        kept_k = detector.outer_mrad * 1e-3 / wavelength + fold / edge
+        side = fast_length(2.0 * kept_k * edge / fold + 4.0)
         offset = rng.random(2) - 0.5
         first = rng.integers(fold, size=2)
         grid = Grid.for_band(stack.cell_A, limit, (float(offset[0]), float(offset[1])))
@@ -117,9 +126,10 @@ def particle_series(
         q = np.stack(np.meshgrid(*(_signed(side) * fold + o for o in offset + first), indexing="ij"), axis=-1) / edge
         angle = 1e3 * wavelength * np.linalg.norm(q, axis=-1)
         seen = torch.from_numpy((angle >= detector.inner_mrad) & (angle < detector.outer_mrad)).to(device)
-        for pupil, collected in zip(optics, images, strict=True):
-            collected.append(_scan(waves, k_beams, seen, stack, pupil, fold))
-        on_progress(done + 1)
+        for n in members:
+            images[n].append(_scan(waves, k_beams, seen, stack, optics[n], fold))
+        if fold == max(folds):
+            on_progress(done + 1)
     return [
         _finish(stack.cell_A, pupil, np.stack(collected), configurations)
         for pupil, collected in zip(optics, images, strict=True)
@@ -140,15 +150,18 @@ def _scan(
     inside = np.linalg.norm(k_beams, axis=1) <= pupil.k_max_per_A
     amplitude = np.where(inside, np.exp(-1j * pupil.chi(np.linalg.norm(k_beams, axis=1))), 0.0)
     used = np.flatnonzero(inside)
+    if len(used) == 0:
+        raise OpticsError(f"{pupil.aperture_mrad} mrad: no beam of a cell of {edge:.0f} A lies in the aperture")
     points = int(np.ceil(2.0 * pupil.q_max_per_A * edge)) + 2
     image = torch.zeros((points, points), dtype=torch.float64, device=waves.device)
     nearby = KDTree((stack.xy_A + 0.5 * edge) % edge, boxsize=np.array([edge, edge]))
     reach = 0.5 * edge / fold * np.sqrt(2.0)
     norm = float(side) ** 4 * len(used)
-    for i in range(0, points, _BLOCK):
-        for j in range(0, points, _BLOCK):
-            a = np.arange(i, min(i + _BLOCK, points))
-            b = np.arange(j, min(j + _BLOCK, points))
+    block = max(1, int(_BLOCK_A * points / edge))
+    for i in range(0, points, block):
+        for j in range(0, points, block):
+            a = np.arange(i, min(i + block, points))
+            b = np.arange(j, min(j + block, points))
             middle = np.array([a.mean(), b.mean()]) * edge / points
             if not nearby.query_ball_point((middle + 0.5 * edge) % edge, reach, return_length=True):
                 continue
@@ -175,7 +188,7 @@ def film_series(stack: Stack, optics: Sequence[Optics], detector: Detector) -> l
 
     D(k) = exp(-2 pi^2 u^2 k^2), the frozen-phonon average of `frozen_planes` carried out. The first sum is the image
     of damped atoms at rest, the second a kernel of |G| times the structure factor. Detector points of the first are
-    taken as far apart as a window of 15 A or more allows.
+    taken as far apart as a window of 15 A, or twice the radius that holds 95 % of the probe, allows.
 
     Args:
         stack: a film in one plane; its cell must be larger than a probe (15 A).
@@ -218,26 +231,28 @@ def _kernel(
     """
     number, u = kind
     radius = pupil.k_max_per_A
-    nodes, weights = np.polynomial.legendre.leggauss(16)
+    # chi turns by this many radians across the aperture: enough nodes to follow its oscillations.
+    turn = float(np.ptp(pupil.chi(np.linspace(0.0, radius, 2001))))
+    nodes, weights = np.polynomial.legendre.leggauss(int(min(16 + 2.0 * turn, 96)))
     ring_nodes, ring_weights = np.polynomial.legendre.leggauss(20)
     wavelength = wavelength_A(energy_keV)
     low, high = (angle * 1e-3 / wavelength for angle in (detector.inner_mrad, detector.outer_mrad))
     ring = low + 0.5 * (high - low) * (ring_nodes + 1.0)
-    angle = 2.0 * np.pi * (np.arange(48) + 0.5) / 48
-    q = np.stack([np.outer(ring, np.cos(angle)), np.outer(ring, np.sin(angle))], axis=-1).reshape(-1, 2)
+    around = 2.0 * np.pi * (np.arange(48) + 0.5) / 48
+    q = np.stack([np.outer(ring, np.cos(around)), np.outer(ring, np.sin(around))], axis=-1).reshape(-1, 2)
     q_weight = np.repeat(0.5 * (high - low) * ring_weights * ring * 2.0 * np.pi / 48, 48)
 
     def damping(k2: NDArray[np.float64]) -> NDArray[np.float64]:
         damped: NDArray[np.float64] = np.exp(-2.0 * np.pi**2 * u**2 * k2)
         return damped
 
-    knots = np.linspace(0.0, pupil.q_max_per_A, _KERNEL_KNOTS)
+    knots = np.linspace(0.0, pupil.q_max_per_A, int(min(48 + 8.0 * turn, 240)))
     values = np.zeros(len(knots), dtype=np.complex128)
     for n, shift in enumerate(knots[:-1]):
-        turn = 0.5 * np.pi * nodes
+        angle = 0.5 * np.pi * nodes
         height = np.sqrt(radius**2 - 0.25 * shift**2)
-        y = height * np.sin(turn)
-        y_weight = 0.5 * np.pi * weights * height * np.cos(turn)
+        y = height * np.sin(angle)
+        y_weight = 0.5 * np.pi * weights * height * np.cos(angle)
         half = np.sqrt(radius**2 - y**2) - 0.5 * shift
         x = -0.5 * shift + half[:, None] * nodes
         k = np.stack([x, np.broadcast_to(y[:, None], x.shape)], axis=-1).reshape(-1, 2)
@@ -281,7 +296,7 @@ def _damped_image(
         factor[near] = transmission_factor_A2(kind[0], pupil.energy_keV, length[near])
         factor[near] *= np.exp(-2.0 * np.pi**2 * kind[1] ** 2 * length[near] ** 2)
         field += factor * _structure_factors(fractional[members[kind]], side) / area
-    step = max(1, int(lengths.min() / _FILM_WINDOW_A))
+    step = max(1, int(lengths.min() / max(_FILM_WINDOW_A, 2.0 * _probe_radius_A(pupil))))
     angle = 1e3 * wavelength * length
     on_detector = (angle >= detector.inner_mrad) & (angle < detector.outer_mrad) & (mesh % step == 0).all(axis=-1)
     beams = mesh[length <= pupil.k_max_per_A]
@@ -293,7 +308,7 @@ def _damped_image(
     c = torch.from_numpy(amplitude.astype(np.complex64))
     # Where vibrations leave nothing, nothing is added: q is taken while its share can matter.
     strength = np.abs(field)
-    wanted = mesh[on_detector & (length * wavelength * 1e3 < detector.outer_mrad)]
+    wanted = mesh[on_detector]
     floor = 1e-4 * strength[on_detector].max(initial=0.0)
     for batch in _batches(wanted, 24):
         index = torch.from_numpy(batch[:, None] - beams[None] + side)
@@ -321,6 +336,20 @@ def _structure_factors(fractional: NDArray[np.float64], most: int) -> Complex[ND
     across = np.exp(-2j * np.pi * np.outer(fractional[:, 1], axis))
     product: NDArray[np.complex128] = along @ across
     return product
+
+
+def _probe_radius_A(pupil: Optics) -> float:
+    """Radius that holds 95 % of the probe without its source.
+
+    The encircled share is E(r) = 2 pi r times the integral over q of OTF(q) J1(2 pi q r).
+    """
+    sharp = replace(pupil, source_size_A=0.0)
+    nodes, weights = np.polynomial.legendre.leggauss(1024)
+    q = 0.5 * sharp.q_max_per_A * (nodes + 1.0)
+    r = np.linspace(0.0, 60.0 / sharp.q_max_per_A, 1201)
+    inside = 2.0 * np.pi * r * (j1(2.0 * np.pi * np.outer(r, q)) @ (0.5 * sharp.q_max_per_A * weights * sharp.otf(q)))
+    beyond = np.flatnonzero(inside >= 0.95)
+    return float(r[beyond[0]] if len(beyond) else r[-1])
 
 
 def _signed(points: int) -> Int[NDArray[np.int64], "n"]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -542,7 +542,7 @@ def slice_plan(stack: Stack, ladder: NDArray[np.float64], start: float, slice_A:
     groups = slices(stack, slice_A)
     if stack.period_A is None:
         heights = [height for height, _ in groups]
-        gaps = [*np.diff(heights).tolist(), 0.0]
+        gaps = [*np.round(np.diff(heights), 9).tolist(), 0.0]
         last = len(groups) - 1
         return [
             Step(atoms, gap, ((0, 1.0),) if p == last else ())
@@ -593,13 +593,11 @@ def frozen_planes(
         + (rng.normal(size=(len(step.atoms), 2)) * stack.u_A[step.atoms, None] if accuracy.vibrations else 0.0)
         for step in plan
     ]
-    k = _frequencies(grid.cell_A, grid.shape, (0.0, 0.0))
-    length = np.linalg.norm(k, axis=-1)
-    area = abs(np.linalg.det(grid.cell_A))
+    cell = tuple(grid.cell_A.ravel().tolist())
     tables = {
-        int(number): torch.from_numpy(
-            transmission_factor_A2(int(number), energy_keV, length) * (length < limit_per_A) / area
-        ).to(device=device, dtype=dtype)
+        int(number): torch.from_numpy(_element_table(int(number), energy_keV, cell, grid.shape, limit_per_A)).to(
+            device=device, dtype=dtype
+        )
         for number in np.unique(stack.numbers)
     }
     wavelength = wavelength_A(energy_keV)
@@ -614,6 +612,19 @@ def frozen_planes(
             yield function, propagators[step.gap_A], bool(step.marks)
 
     return planes
+
+
+@lru_cache(maxsize=16)
+def _element_table(
+    number: int, energy_keV: float, cell_A: tuple[float, ...], shape: tuple[int, int], limit_per_A: float
+) -> NDArray[np.complex128]:
+    """An element's transform of exp(i sigma V) - 1 on a grid's frequencies, cut to the band, per cell area."""
+    cell = np.array(cell_A).reshape(2, 2)
+    length = np.linalg.norm(_frequencies(cell, shape, (0.0, 0.0)), axis=-1)
+    table: NDArray[np.complex128] = (
+        transmission_factor_A2(number, energy_keV, length) * (length < limit_per_A) / abs(np.linalg.det(cell))
+    )
+    return table
 
 
 def _cosets(beams: NDArray[np.int64], multiple: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from temimagenet import __version__
-from temimagenet.atlas import atlas_digest, check_tables, has_table
+from temimagenet.atlas import check_tables, has_table, tables_digest
 from temimagenet.errors import ShardError, TEMImageNetError
 from temimagenet.recipe import Engine, Recipe, SampleSpec, sample_spec
 from temimagenet.render import Sample, render, twin_facts
@@ -88,7 +88,7 @@ class ShardTask:
     def fingerprint(self) -> str:
         """Digest of everything that decides the shard's content."""
         parts = (SCHEMA, __version__, self.recipe.to_json(), self.engine, self.start, self.stop, self.dense)
-        tables = (atlas_digest(),) if self.engine == "multislice" else ()
+        tables = (tables_digest(self.recipe),) if self.engine == "multislice" else ()
         return hashlib.sha256(json.dumps(parts + tables).encode()).hexdigest()
 
     @cached_property
