@@ -1,4 +1,4 @@
-"""What a multislice table and a library of twins cost, against abTEM scanning probes: prints numbers, judges none.
+"""What a multislice table and a library of twins cost, against abTEM scanning probes.
 
 Run with `pytest benchmarks/test_multislice.py -s`; about ten minutes on two cores. One thread for both.
 """
@@ -110,4 +110,4 @@ def test_a_table_and_a_library() -> None:
         f"every field of view; here {ATLAS_CORE_HOURS:g} h of tables + {twins / rate:.0f} s at {rate:.0f} images/s: "
         f"ratio {direct / here:,.0f}"
     )
-    assert direct > here
+    assert direct > here > 0.0
