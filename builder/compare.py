@@ -151,7 +151,7 @@ def _contrast(spec: SpecimenSpec) -> str:
 def _particles() -> str:
     """The particles that have tables."""
     lines = [
-        "| particle | size | atoms | columns | mean / linear | correlation | standard error at 24, 10.5, 10 mrad |",
+        "| particle | size | atoms | columns | mean / linear | correlation | error over peak, 24, 10.5, 10 mrad |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for task in table_tasks(load_recipe("v1")):
@@ -160,7 +160,12 @@ def _particles() -> str:
             continue
         specimen = specimen_of(what)
         told = twin_facts(what, CONDITIONS[1], task.detector)
-        errors = [float(find_series(what, CONDITIONS[n], task.detector).error_of_image()[0]) for n in (1, 3, 5)]
+        errors = []
+        for optics in (CONDITIONS[n] for n in (1, 3, 5)):
+            series = find_series(what, optics, task.detector)
+            image = series.image(None, optics.source_size_A)
+            peak = derivatives(image, specimen.column_xy_A)[0].max()
+            errors.append(float(series.error_of_image()[0]) * float(image.coefficients[0].real) / float(peak))
         lines.append(
             f"| {specimen.name}, {what.realisation} | {what.size_A:.1f} Å | {int(specimen.atoms.sum())} "
             f"| {len(specimen.column_xy_A)} | {told.mean_ratio:.2f} | {told.correlation:.3f} "

@@ -84,7 +84,7 @@ def test_finite_and_aperiodic_specimens_have_twins(kind):
         spec for spec in specs if spec.specimen.kind == kind and has_table(spec.specimen, spec.optics, spec.detector)
     ]
     specs = [spec for spec in specs if spec.field_of_view_A >= 20.0]
-    assert len({spec.specimen.realisation for spec in specs}) >= 4
+    assert len({spec.specimen.realisation for spec in specs}) >= 2
     assert len({spec.rotation_deg for spec in specs}) >= 4
     for spec in specs[:8]:
         linear, twin = (

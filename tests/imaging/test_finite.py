@@ -90,18 +90,22 @@ def test_particles_have_the_columns_that_the_linear_model_sees():
 
 
 def test_a_thermal_film_in_closed_form_is_the_frozen_phonon_average():
-    """Graphene by the closed form in a cell of 16 A or more, against the atlas, whose tables are averages."""
+    """Graphene by the closed form in a wide cell, against the atlas, whose tables are averages.
+
+    The film's aperture is sampled by its cell: where more of the scattering is coherent, at 60 keV, that is 0.7 % of the
+    mean for 56 A (1.8 % for 30 A), less than 0.2 % at 200 keV.
+    """
     known = material("graphene")
-    stack = crystal_stack(known.atoms(), (0, 0, 1), u_A=known.u_A, name="graphene", minimum_A=16.0)
     spec = SpecimenSpec("crystal", "graphene", "", (0, 0, 1))
     scan = Scan((40, 40), 0.1, 20.0)
-    for number in (1, 3, 6):
+    for number, edge_A, sampling in ((1, 16.0, 3e-3), (3, 24.0, 3e-3), (6, 56.0, 1e-2)):
+        stack = crystal_stack(known.atoms(), (0, 0, 1), u_A=known.u_A, name="graphene", minimum_A=edge_A)
         optics = CONDITIONS[number]
         table = find_series(spec, optics, DETECTOR)
         (film,) = film_series(stack, [optics], DETECTOR)
         one, other = (evaluate(item.image(None, optics.source_size_A), scan).numpy() for item in (film, table))
         error = float(table.error_of_image()[0]) * other.mean()
-        assert np.abs(one - other).max() < 5.0 * error + 3e-3 * other.mean()
+        assert np.abs(one - other).max() < 5.0 * error + sampling * other.mean()
 
 
 def test_a_film_averages_what_frozen_phonons_average():
