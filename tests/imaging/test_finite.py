@@ -92,8 +92,8 @@ def test_particles_have_the_columns_that_the_linear_model_sees():
 def test_a_thermal_film_in_closed_form_is_the_frozen_phonon_average():
     """Graphene by the closed form in a wide cell, against the atlas, whose tables are averages.
 
-    The film's aperture is sampled by its cell: where more of the scattering is coherent, at 60 keV, that is 0.7 % of the
-    mean for 56 A (1.8 % for 30 A), less than 0.2 % at 200 keV.
+    The film's aperture is sampled by its cell: where more of the scattering is coherent, at 60 keV, that is 0.7 % of
+    the mean for 56 A (1.8 % for 30 A), less than 0.2 % at 200 keV.
     """
     known = material("graphene")
     spec = SpecimenSpec("crystal", "graphene", "", (0, 0, 1))
