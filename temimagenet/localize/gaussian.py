@@ -107,17 +107,12 @@ def fit_gaussians(
     found = np.full((len(start), 8), np.nan)
     settled = np.zeros(len(start), dtype=bool)
     if len(start):
-        tree = KDTree(start)
-        distance, index = (
-            np.asarray(part).reshape(len(start), -1)
-            for part in tree.query(start, k=min(len(start), _MOST_NEIGHBOURS + 1))
-        )
-        reach = half * np.sqrt(2.0) + 1.5 * width_px
+        _, index = KDTree(start).query(start, k=min(len(start), _MOST_NEIGHBOURS + 1))
+        index = np.asarray(index).reshape(len(start), -1)
         inside = np.abs(start[index] - start[:, None]).max(axis=-1) <= half + 1.5 * width_px
-        members = ((distance <= reach) & inside).sum(axis=1)
-        # Nearest first: those that count are a prefix only up to the corner, so they are sorted to the front.
-        order = np.argsort(~inside, axis=1, kind="stable")
-        index = np.take_along_axis(index, order, axis=1)
+        members = inside.sum(axis=1)
+        # Nearest first is not inside first, since windows are square.
+        index = np.take_along_axis(index, np.argsort(~inside, axis=1, kind="stable"), axis=1)
         own = np.argmax(index == np.arange(len(start))[:, None], axis=1)
         index[np.arange(len(start)), own], index[:, 0] = index[:, 0].copy(), np.arange(len(start))
         picture = torch.from_numpy(values)
