@@ -164,7 +164,7 @@ def intensity_map(
         name: which label.
         series: the image.
         background: background in units of `clean_peak`.
-        clean_peak: largest value of the clean image, fraction of the beam.
+        clean_peak: unit of the background, fraction of the beam.
         scan: the image's grid; its row shifts are ignored.
         device: where to compute.
 

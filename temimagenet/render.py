@@ -72,7 +72,8 @@ class Sample:
         columns: atomic columns in and just outside the image.
         series: the clean image as a Fourier series; None where a reader did not need it.
         series_scan: the ideal scan that goes with the series (a padded cell lies along the scan).
-        clean_peak: largest value of the clean image, fraction of the beam.
+        clean_peak: largest value of the linear engine's clean image, fraction of the beam: the unit of the background,
+            and of the PSNR, in both engines.
         dose_e_per_A2: electrons per A^2.
         row_shift_A: (rows, 2) displacement (dx, dy) of each row of `image` in angstrom.
         scaled: 16-bit forms of intensity maps, where made for storage; `labels` holds the same values.
@@ -171,25 +172,29 @@ def _multislice_series(spec: SpecimenSpec, optics: Optics, detector: Detector) -
 
 
 @lru_cache(maxsize=128)
-def _particle_series(spec: SpecimenSpec, optics: Optics, detector: Detector, edge_A: float) -> FourierImage:
-    """Multislice engine: a particle's series in a wider cell of vacuum."""
-    return in_vacuum(_multislice_series(spec, optics, detector), edge_A)
+def _particle_series(
+    spec: SpecimenSpec, optics: Optics, detector: Detector, edge_A: float, rotation_deg: float
+) -> FourierImage:
+    """Multislice engine: a particle's series in a wider cell of vacuum along the axes of a scan."""
+    return in_vacuum(_multislice_series(spec, optics, detector), edge_A, rotation_deg)
 
 
 ON_NEW_TABLES.extend([_multislice_series.cache_clear, _particle_series.cache_clear])
 
 
-def _twin_series(spec: SampleSpec) -> FourierImage:
-    """Multislice engine: a sample's series; it goes with the sample's own scan."""
-    image = _multislice_series(spec.specimen, spec.optics, spec.detector)
+def _twin_series(spec: SampleSpec) -> tuple[FourierImage, Scan]:
+    """Multislice engine: a sample's series and the ideal scan to evaluate it on."""
+    image, scan = _multislice_series(spec.specimen, spec.optics, spec.detector), spec.scan
     if spec.specimen.kind != "particle":
-        return image
+        return image, scan
     last = spec.image_size - 1
-    corners = spec.scan.to_specimen_A(np.array([(x, y) for x in (0, last) for y in (0, last)]))
+    corners = scan.to_specimen_A(np.array([(x, y) for x in (0, last) for y in (0, last)])) @ scan.rotation
     # No neighbour may reach into the field, whatever the row shifts; few different edges keep the cache small.
-    reach = float(np.abs(corners).max()) + 0.5 * float(image.cell_A[0, 0]) + 2.0
+    reach = float(np.abs(corners).max()) + np.sqrt(0.5) * float(image.cell_A[0, 0]) + 2.0
     edge_A = _EDGE_STEP_A * np.ceil(reach / _EDGE_STEP_A)
-    return _particle_series(spec.specimen, spec.optics, spec.detector, float(edge_A))
+    series = _particle_series(spec.specimen, spec.optics, spec.detector, float(edge_A), scan.rotation_deg)
+    x, y = np.asarray(scan.offset_A) @ scan.rotation
+    return series, replace(scan, rotation_deg=0.0, offset_A=(float(x), float(y)))
 
 
 @dataclass(frozen=True)
@@ -306,8 +311,8 @@ def render(
 ) -> list[Sample]:
     """Render samples.
 
-    Twins of both engines share specimen, scan, labels' geometry, dose and seeds: the dose follows from the PSNR on the
-    linear twin, and both images are fractions of the same beam.
+    Twins of both engines share specimen, scan, labels' geometry, background, dose and seeds: background and dose follow
+    from the linear twin, and both images are fractions of the same beam.
 
     A sample depends on its spec alone, not on its neighbours or their number: on the CPU each is computed by one
     thread, so run several processes to use several cores.
@@ -343,9 +348,9 @@ def _render_one(
     clean_peak = float(clean.max())
     dose = dose_for_psnr(spec.psnr_dB, clean_peak, float((clean + clean_peak * background).mean()), spec.pixel_size_A)
     if engine == "multislice":
-        series, scan = _twin_series(spec), spec.scan
-        clean = evaluate(series, scan, device)
-        clean_peak = float(clean.max())
+        series, scan = _twin_series(spec)
+        if not {"noNoise", "noBackgroundnoNoise"}.isdisjoint(labels):
+            clean = evaluate(series, scan, device)
     scan_rng = np.random.Generator(np.random.Philox(spec.scan_seed))
     shifts = row_shifts_A(spec.scan_noise, scan.shape[0], spec.pixel_size_A, scan_rng)
     intensity = evaluate(series, replace(scan, row_shift_A=shifts), device) + clean_peak * background

@@ -69,6 +69,8 @@ def test_twins_share_everything_but_the_physics():
         np.testing.assert_array_equal(twin.row_shift_A, linear.row_shift_A)
         for label in ("circularMask", "gaussianMask", "positionRadius"):
             torch.testing.assert_close(twin.labels[label], linear.labels[label], rtol=0, atol=0)
+        a, b = ((s.labels["noNoise"] - s.labels["noBackgroundnoNoise"]).numpy() for s in (twin, linear))
+        np.testing.assert_allclose(a, b, atol=1e-6 * twin.labels["noNoise"].max().item(), err_msg="background")
         a, b = (s.labels["noBackgroundnoNoise"].double().ravel().numpy() for s in (twin, linear))
         assert not np.array_equal(a, b)
         assert np.corrcoef(a, b)[0, 1] > 0.8

@@ -17,7 +17,7 @@ __all__ = ["FourierImage", "derivatives", "evaluate", "half_plane_indices", "in_
 _CHUNK = 4096
 _SEPARABLE_FROM = 512
 _NUFFT_FROM = 2048
-_NUFFT_ERROR = 1e-7
+_NUFFT_ERROR = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def evaluate(image: FourierImage, scan: Scan, device: torch.device | str = "cpu"
 
     Row i and column j enter as a product of phases, so I = Re[(rows x G) (G x columns)].
     A rectangular cell whose axes are the scan's factors once more, into a sum over k and a sum over h. Other series of
-    thousands of terms go through a non-uniform fast Fourier transform (error 1e-7 of the largest value).
+    thousands of terms go through a non-uniform fast Fourier transform (error 1e-6 of the largest value).
 
     Args:
         image: the series.
@@ -128,11 +128,13 @@ def _evaluate_separable(
 def _evaluate_nonuniform(
     image: FourierImage, scan: Scan, x: NDArray[np.float64], y: NDArray[np.float64], dx: NDArray[np.float64]
 ) -> Tensor:
-    """Evaluate a long series at a scan's points."""
-    across = np.broadcast_to(x[None, :] + dx[:, None], scan.shape)
-    down = np.broadcast_to(y[:, None], scan.shape)
-    points = np.stack([across, down], axis=-1).reshape(-1, 2) @ scan.rotation.T + scan.offset_A
-    values = _at_points(image, _doubled(image)[None], points)[0]
+    """Evaluate a long series at a scan's points, which are sums of a part of the row and one of the column."""
+    inverse = np.linalg.inv(image.cell_A)
+    of_row = (np.stack([dx, y], axis=1) @ scan.rotation.T + scan.offset_A) @ inverse
+    of_column = np.outer(x, scan.rotation[:, 0] @ inverse)
+    of_row -= np.rint(of_row)
+    turns = of_row[:, None, :] + of_column[None, :, :]
+    values = _at_points(image, _doubled(image)[None], turns[..., 0].ravel(), turns[..., 1].ravel())[0]
     return torch.from_numpy(values.reshape(scan.shape)).to(image.coefficients.real.dtype)
 
 
@@ -144,22 +146,20 @@ def _doubled(image: FourierImage) -> NDArray[np.complex128]:
 
 
 def _at_points(
-    image: FourierImage, values: NDArray[np.complex128], points_A: NDArray[np.float64]
+    image: FourierImage, values: NDArray[np.complex128], turns_1: NDArray[np.float64], turns_2: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(T, n) real parts of sum_g values[t, g] exp(2 pi i g . r), at any points.
+    """(T, n) real parts of sum_g values[t, g] exp(2 pi i g . r), at any points in fractions of the cell.
 
     By FINUFFT (Barnett, Magland & af Klinteberg, SIAM J. Sci. Comput. 41 (2019) C479), one thread.
     """
     import finufft
 
-    turns = points_A @ np.linalg.inv(image.cell_A)
-    angle = 2.0 * np.pi * (turns - np.rint(turns))
     h, k = image.hk[:, 0].astype(np.int64), image.hk[:, 1].astype(np.int64)
     h_max, k_max = int(np.abs(h).max()), int(np.abs(k).max())
     modes = np.zeros((len(values), 2 * h_max + 1, 2 * k_max + 1), dtype=np.complex128)
     modes[:, h + h_max, k + k_max] = values
-    x, y = np.ascontiguousarray(angle[:, 0]), np.ascontiguousarray(angle[:, 1])
-    found = finufft.nufft2d2(x, y, modes, isign=1, eps=_NUFFT_ERROR, nthreads=1)
+    x, y = (2.0 * np.pi * np.ascontiguousarray(turns) for turns in (turns_1, turns_2))
+    found = finufft.nufft2d2(x, y, modes, isign=1, eps=_NUFFT_ERROR, nthreads=1, spread_sort=0)
     real: NDArray[np.float64] = np.atleast_2d(found).real
     return real
 
@@ -174,12 +174,15 @@ def derivatives(
         [values, 1j * values * g[:, 0], 1j * values * g[:, 1], -values * g[:, 0] ** 2, -values * g[:, 0] * g[:, 1],
          -values * g[:, 1] ** 2]
     )  # fmt: skip
-    long = len(g) >= _NUFFT_FROM
-    found = _at_points(image, terms, points_A) if long else (terms @ np.exp(1j * g @ points_A.T)).real
+    if len(g) >= _NUFFT_FROM:
+        turns = points_A @ np.linalg.inv(image.cell_A)
+        found = _at_points(image, terms, *(turns - np.rint(turns)).T)
+    else:
+        found = (terms @ np.exp(1j * g @ points_A.T)).real
     return found[0], found[1:3].T, found[[3, 4, 4, 5]].T.reshape(-1, 2, 2)
 
 
-def in_vacuum(image: FourierImage, edge_A: float) -> FourierImage:
+def in_vacuum(image: FourierImage, edge_A: float, rotation_deg: float = 0.0) -> FourierImage:
     """The image of a square cell around the origin, alone in a larger square cell: no neighbours, vacuum instead.
 
     The image must have died away at the edges of its cell: what is left there is cut off.
@@ -187,23 +190,32 @@ def in_vacuum(image: FourierImage, edge_A: float) -> FourierImage:
     Args:
         image: series of a square cell along x and y.
         edge_A: least edge of the new cell.
+        rotation_deg: angle of the new cell's axes in the image's frame. Along the axes of a scan rotated by as much,
+            the new series is evaluated as a separable sum.
 
     Returns:
-        A series of the new cell, a whole number of samples wide, with the same band limit.
+        A series of the new cell, in its own axes, with the same band limit.
     """
     edge = float(image.cell_A[0, 0])
-    if edge_A <= edge:
+    if edge_A <= edge and rotation_deg == 0.0:
         return image
     # One sample more than the band needs leaves room for what cutting adds to it.
-    points = 2 * (int(np.abs(image.hk).max()) + 1) + 1
-    half = points // 2
-    values = evaluate(image, Scan((points, points), edge / points, 0.0, (-half * edge / points,) * 2)).double().numpy()
-    wide = 2 * int(np.ceil(0.5 * edge_A / edge * points)) + 1
+    step = edge / (2 * (int(np.abs(image.hk).max()) + 1) + 1)
+    turn = Scan((1, 1), 1.0, rotation_deg).rotation
+    half = int(np.ceil(0.5 * edge * np.abs(turn[0]).sum() / step))
+    first = turn @ np.full(2, -half * step)
+    scan = Scan((2 * half + 1, 2 * half + 1), step, rotation_deg, (float(first[0]), float(first[1])))
+    values = evaluate(image, scan).double().numpy()
+    along = step * np.arange(-half, half + 1)
+    own_x = turn[0, 0] * along[None, :] + turn[0, 1] * along[:, None]
+    own_y = turn[1, 0] * along[None, :] + turn[1, 1] * along[:, None]
+    values = np.where(np.maximum(np.abs(own_x), np.abs(own_y)) < 0.5 * edge, values, 0.0)
+    middle = max(half, int(np.ceil(0.5 * edge_A / step)))
+    wide = 2 * middle + 1
     frame = np.zeros((wide, wide))
-    start = wide // 2 - half
-    frame[start : start + points, start : start + points] = values.T
+    frame[middle - half : middle + half + 1, middle - half : middle + half + 1] = values.T
     spectrum = np.fft.fft2(np.fft.ifftshift(frame)) / wide**2
-    cell = wide * edge / points * np.eye(2)
+    cell = wide * step * np.eye(2)
     limit = np.linalg.norm(image.g_per_A, axis=1).max()
     hk = half_plane_indices(cell, float(limit) * (1.0 + 1e-9))
     picked = spectrum[hk[:, 0] % wide, hk[:, 1] % wide]

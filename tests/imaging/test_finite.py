@@ -180,6 +180,20 @@ def test_a_particle_stands_alone_in_vacuum():
     assert in_vacuum(image, 10.0) is image
 
 
+def test_vacuum_along_a_rotated_scan_holds_the_same_particle():
+    cell, optics = 26.0 * np.eye(2), CONDITIONS[3]
+    flat = replace(faceted_particle("Pt", (0, 0, 1), size_A=9.0, rng=_generator(1)), cell_A=cell)
+    image = fourier_image(flat, optics, DETECTOR)
+    scan = Scan((90, 70), 0.2, 37.0, (-4.0, -9.0), 0.2 * np.random.default_rng(0).normal(size=(90, 2)))
+    turned = in_vacuum(image, 60.0, scan.rotation_deg)
+    x, y = np.asarray(scan.offset_A) @ scan.rotation
+    straight = replace(scan, rotation_deg=0.0, offset_A=(float(x), float(y)))
+    expected = evaluate(in_vacuum(image, 60.0), scan).numpy()
+    np.testing.assert_allclose(evaluate(turned, straight).numpy(), expected, atol=1e-3 * expected.max())
+    corners = scan.to_specimen_A(np.array([[0, 0], [69, 0], [0, 89], [69, 89]]))
+    assert np.abs(corners).max() > 13.0, "the field reaches beyond the particle's own cell"
+
+
 @pytest.mark.parametrize("cell", [np.diag([34.0, 50.0]), np.array([[40.0, 3.0], [-9.0, 33.0]])])
 def test_long_series_are_evaluated_at_any_points(cell):
     """The non-uniform transform against the plain sum, rotated, offset and jittered."""
