@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import least_squares
 
-from temimagenet.bounds import ImageModel, gaussian_profile, hybrid_bound
+from temimagenet.precision import ImageModel, gaussian_profile, hybrid_bound
 from temimagenet.errors import LocalizeError, TEMImageNetError
 from temimagenet.localize import Flag, GaussianRefinement, fit_gaussians
 

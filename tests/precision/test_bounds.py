@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from temimagenet.bounds import ImageModel, gaussian_profile, hybrid_bound, image_model
+from temimagenet.precision import ImageModel, gaussian_profile, hybrid_bound, image_model
 from temimagenet.errors import OpticsError
 from temimagenet.imaging.fourier import evaluate
 from temimagenet.imaging.linear import fourier_image
