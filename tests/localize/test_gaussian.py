@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import least_squares
 
-from temimagenet.precision import ImageModel, gaussian_profile, hybrid_bound
 from temimagenet.errors import LocalizeError, TEMImageNetError
 from temimagenet.localize import Flag, GaussianRefinement, fit_gaussians
+from temimagenet.precision import ImageModel, gaussian_profile, hybrid_bound
 
 
 def _picture(xy, height, sigma, shape, background=5.0, precision=None):

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from temimagenet.precision import ImageModel, gaussian_profile, hybrid_bound, image_model
 from temimagenet.errors import OpticsError
 from temimagenet.imaging.fourier import evaluate
 from temimagenet.imaging.linear import fourier_image
 from temimagenet.imaging.optics import CONDITIONS, Detector, Optics
 from temimagenet.imaging.scan import Scan
+from temimagenet.precision import ImageModel, gaussian_profile, hybrid_bound, image_model
 from temimagenet.specimen import material, project
 
 DETECTOR = Detector()
