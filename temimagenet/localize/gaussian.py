@@ -13,7 +13,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from temimagenet.errors import LocalizeError
-from temimagenet.localize.protocol import Flag, FoundColumns, check_image
+from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts
 
 __all__ = ["Estimator", "GaussianRefinement", "fit_gaussians"]
 
@@ -88,17 +88,9 @@ def fit_gaussians(
         LocalizeError: the image, a start or a setting cannot be used; negative pixels with "poisson".
     """
     values = check_image(image, pixel_size_A)
-    start = np.asarray(start_px, dtype=np.float64)
+    start = check_starts(values, start_px, width_px)
     if estimator not in get_args(Estimator):
         raise LocalizeError(f"estimator {estimator!r}: expected one of {', '.join(get_args(Estimator))}")
-    if start.ndim != 2 or start.shape[1] != 2 or not np.isfinite(start).all():
-        raise LocalizeError(f"starts of shape {start.shape}: expected finite (N, 2) positions (x, y) in pixels")
-    if not 0.3 <= width_px < min(values.shape):
-        raise LocalizeError(f"width {width_px} px: expected 0.3 or more and less than the image")
-    outside = ((start < -0.5) | (start > np.array(values.shape[::-1]) - 0.5)).any(axis=1)
-    if outside.any():
-        number = int(np.flatnonzero(outside)[0])
-        raise LocalizeError(f"start {number} at {start[number].tolist()} lies outside the image")
     if estimator == "poisson" and values.min() < 0.0:
         raise LocalizeError(
             "negative pixels: Poisson likelihood wants counts; subtract no background, or least-squares"

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from temimagenet.errors import LocalizeError
 
-__all__ = ["Flag", "FoundColumns", "Localizer", "check_image"]
+__all__ = ["Flag", "FoundColumns", "Localizer", "check_image", "check_starts"]
 
 
 class Flag(IntFlag):
@@ -130,3 +130,24 @@ def check_image(image: ArrayLike, pixel_size_A: float) -> Float[NDArray[np.float
     if not 0.0 < pixel_size_A < np.inf:
         raise LocalizeError(f"pixel size {pixel_size_A} A: expected a positive length")
     return values
+
+
+def check_starts(
+    values: Float[NDArray[np.float64], "rows columns"], start_px: ArrayLike, width_px: float
+) -> Float[NDArray[np.float64], "N 2"]:
+    """Positions to start a fit from as float64, after everything was checked.
+
+    Raises:
+        LocalizeError: not finite (N, 2) positions on the image, or a spot narrower than 0.3 pixels or wider than the
+            image.
+    """
+    start = np.asarray(start_px, dtype=np.float64)
+    if start.ndim != 2 or start.shape[1] != 2 or not np.isfinite(start).all():
+        raise LocalizeError(f"starts of shape {start.shape}: expected finite (N, 2) positions (x, y) in pixels")
+    if not 0.3 <= width_px < min(values.shape):
+        raise LocalizeError(f"width {width_px} px: expected 0.3 or more and less than the image")
+    outside = ((start < -0.5) | (start > np.array(values.shape[::-1]) - 0.5)).any(axis=1)
+    if outside.any():
+        number = int(np.flatnonzero(outside)[0])
+        raise LocalizeError(f"start {number} at {start[number].tolist()} lies outside the image")
+    return start

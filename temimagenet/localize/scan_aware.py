@@ -1,0 +1,291 @@
+"""`fit_scan_aware`: all columns, the background and the beam's displacement in every row, fitted to an image together.
+
+Scan noise moves whole rows, so the columns that a row crosses say where it was. The fit is the maximum a posteriori
+of columns, spot shape, background and row displacements; the displacements have a normal prior whose width is itself
+estimated from the image (MacKay, Neural Computation 4 (1992) 415, on the number of well-measured parameters).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
+
+from temimagenet.errors import LocalizeError
+from temimagenet.localize.joint import TAIL, TAIL_SHARE, Model, NotDefinite, Problem, State, Step, solve
+from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts
+
+__all__ = ["ScanFit", "fit_scan_aware"]
+
+_BEYOND = 4.0
+"""Standard errors beyond which a pixel's surroundings are something that the model does not know."""
+
+_INDIFFERENT = 0.05
+"""Differences of the log posterior that do not matter."""
+
+_ROUNDS = 40
+_STEP_PX = 2e-3
+_BINS = 64
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ScanFit:
+    """Everything that one image's fit found.
+
+    Attributes:
+        columns: the columns with their standard errors.
+        row_shift_px: (rows, 2) displacement (dx, dy) of the beam in each row in pixels.
+        row_sigma_px: standard deviation of the displacements in x and y in pixels.
+        background: (rows, columns) background in the image's unit.
+        model: (rows, columns) the fitted image.
+        noise: (a, b): variance of a pixel as a + b times the model.
+        rounds: Gauss-Newton steps taken.
+    """
+
+    columns: FoundColumns
+    row_shift_px: Float[NDArray[np.float64], "rows 2"]
+    row_sigma_px: tuple[float, float]
+    background: Float[NDArray[np.float64], "rows columns"]
+    model: Float[NDArray[np.float64], "rows columns"]
+    noise: tuple[float, float]
+    rounds: int
+
+
+def fit_scan_aware(
+    image: ArrayLike,
+    pixel_size_A: float,
+    start_px: Float[NDArray[np.float64], "N 2"],
+    width_px: float,
+) -> ScanFit:
+    """Fit all columns, one spot shape, a smooth background and the beam's displacement in every row.
+
+    The spot is elliptic, a Gaussian with a wider one below it, the same for all columns but for its height. Pixels are
+    weighted by a variance that is linear in the model, fitted to the residuals: counts of any gain and offset.
+
+    Args:
+        image: (rows, columns) counts or any detector signal.
+        pixel_size_A: pixel size, for units only.
+        start_px: positions (x, y) to start from.
+        width_px: rough standard deviation of a column's spot in pixels.
+
+    Returns:
+        The fit; its columns are in the order of the starts.
+
+    Raises:
+        LocalizeError: the image or a start cannot be used, or there is no start.
+    """
+    values = check_image(image, pixel_size_A)
+    start = check_starts(values, start_px, width_px)
+    if len(start) == 0:
+        raise LocalizeError("no columns to start from")
+    width = width_px
+    problem = Problem(values, start, width)
+    state = _first_state(problem, start, width)
+    sigma = np.full(2, 0.25 * width)
+    model = problem.look(state)
+    trust = np.ones_like(values)
+    damping, change, moved, rounds = 1e-2, 1.0, np.inf, 0
+    while rounds < _ROUNDS and (moved > _STEP_PX or change > 0.01):
+        rounds += 1
+        noise = _noise(values, model.image, trust)
+        if rounds > 3:
+            trust = _trust(values - model.image, model.image, noise, width)
+        weight = trust / _variance(model.image, noise)
+        cost = _cost(values, model, state, weight, sigma)
+        step = None
+        while step is None and damping < 1e6:
+            try:
+                near = rounds > 2 and moved < width
+                step = solve(problem, model, state, weight, sigma, damping, covariance=near and change > 0.01)
+                trial = _moved(state, step)
+                new = problem.look(trial)
+                if not _cost(values, new, trial, weight, sigma) <= cost + _INDIFFERENT:
+                    step = None
+            except NotDefinite:
+                step = None
+            damping = 0.1 * damping if step else max(100.0 * damping, 1e-3)
+        if step is None:
+            break
+        state, model, moved = trial, new, float(np.abs(step.columns[:, :2]).max())
+        fitted = (state.shape[0] * state.shape[2] - state.shape[1] ** 2) ** -0.25
+        if moved < 0.5 * fitted and not 0.87 < fitted / width < 1.15 and 0.3 <= fitted < 0.5 * min(values.shape):
+            # Windows fit the spots that were found, not those that were expected.
+            width = float(fitted)
+            problem, state = _rebuilt(problem, state, width)
+            model = problem.look(state)
+        if step.row_variance is not None:
+            sigma, change = _prior(state.shift, step.row_variance, sigma)
+    noise = _noise(values, model.image, trust)
+    weight = trust / _variance(model.image, noise)
+    final = solve(problem, model, state, weight, sigma, 0.0, covariance=True)
+    return _result(problem, state, model, final, noise, sigma, pixel_size_A, start, width, rounds)
+
+
+def _first_state(problem: Problem, start: Array, width: float) -> State:
+    """Round spots of the given width, as high as the image is there above a low level."""
+    values = problem.values
+    level = float(np.quantile(values, 0.1))
+    xy = start[problem.order].copy()
+    middle = problem.middle
+    rows, cols = values.shape
+    height = values[middle[:, 1].clip(0, rows - 1), middle[:, 0].clip(0, cols - 1)] - level
+    height = np.maximum(height, 0.1 * max(float(np.median(height)), 1e-6 * float(np.ptp(values))))
+    shape = np.array([width**-2, 0.0, width**-2, TAIL_SHARE[0]])
+    # B-splines sum to one.
+    weights = np.full(problem.by.shape[1] * problem.bx.shape[1], level)
+    return State(xy, height, shape, weights, np.zeros((rows, 2)))
+
+
+def _rebuilt(problem: Problem, state: State, width: float) -> tuple[Problem, State]:
+    """The same unknowns with windows of another width, set around the present positions."""
+    rows, cols = problem.values.shape
+    inside = np.clip(state.xy, 0.0, np.array([cols, rows]) - 1.0)
+    new = Problem(problem.values, inside, width)
+    moved = replace(state, xy=state.xy[new.order], height=state.height[new.order])
+    new.order = problem.order[new.order]
+    return new, moved
+
+
+def _moved(state: State, step: Step) -> State:
+    """The state after a step, which is shortened so that no spot loses its width or leaps."""
+    leap = np.abs(step.columns[:, :2]).max()
+    width = (state.shape[0] * state.shape[2]) ** -0.25
+    part = min(1.0, width / max(leap, 1e-12), width / max(np.abs(step.rows).max(), 1e-12))
+    shape = state.shape + part * step.border[:4]
+    low = 0.25 * state.shape
+    shape[[0, 2]] = np.clip(shape[[0, 2]], low[[0, 2]], 4.0 * state.shape[[0, 2]])
+    shape[1] = np.clip(shape[1], *(np.array([-0.9, 0.9]) * np.sqrt(shape[0] * shape[2])))
+    shape[3] = np.clip(shape[3], -0.1, 0.4)
+    return State(
+        state.xy + part * step.columns[:, :2],
+        state.height + part * step.columns[:, 2],
+        shape,
+        state.weights + part * step.border[4:],
+        state.shift + part * step.rows,
+    )
+
+
+def _noise(values: Array, model: Array, trust: Array) -> tuple[float, float]:
+    """(a, b) of variance = a + b model from squared residuals, by weighted least squares over bins of the model."""
+    believed = trust == 1.0
+    flat = model[believed]
+    square = (values[believed] - flat) ** 2
+    low, high = float(flat.min()), float(flat.max())
+    bins = np.minimum((flat - low) * (_BINS / max(high - low, 1e-300)), _BINS - 1).astype(np.int64)
+    count = np.bincount(bins, minlength=_BINS)
+    level, spread = (np.bincount(bins, part, minlength=_BINS)[count > 0] / count[count > 0] for part in (flat, square))
+    count = count[count > 0]
+    a, b = float(square.mean()), 0.0
+    for _ in range(5):
+        w = count / _variance(level, (a, b)) ** 2
+        mean = (w * level).sum() / w.sum()
+        b = max(0.0, float((w * (level - mean) * spread).sum() / max((w * (level - mean) ** 2).sum(), 1e-300)))
+        a = float((w * (spread - b * level)).sum() / w.sum())
+    return a, b
+
+
+def _variance(model: Array, noise: tuple[float, float]) -> Array:
+    """Variance of each pixel, never far below the mean one."""
+    a, b = noise
+    variance = a + b * model
+    floored: Array = np.maximum(variance, 0.02 * float(np.abs(variance).mean()) + 1e-300)
+    return floored
+
+
+def _trust(residual: Array, model: Array, noise: tuple[float, float], width: float) -> Array:
+    """How far each pixel is believed: 1, or less where the residuals around it cannot be noise.
+
+    Columns just outside the image, columns that were not found, dirt.
+    """
+    # A Gaussian average over white noise has 1 / (2 sqrt(pi) sigma) of its standard deviation.
+    around = gaussian_filter(residual / np.sqrt(_variance(model, noise)), width) * 2.0 * np.sqrt(np.pi) * width
+    trust: Array = np.minimum(1.0, (_BEYOND / np.maximum(np.abs(around), 1e-300)) ** 2)
+    return trust
+
+
+def _cost(values: Array, model: Model, state: State, weight: Array, sigma: Array) -> float:
+    """Minus the logarithm of the posterior at given weights."""
+    live = sigma > 0.0
+    prior = (state.shift[:, live] ** 2 / sigma[live] ** 2).sum()
+    prior += ((state.shape[3] - TAIL_SHARE[0]) / TAIL_SHARE[1]) ** 2
+    return float(0.5 * (weight * (values - model.image) ** 2).sum() + 0.5 * prior)
+
+
+def _prior(shift: Array, variance: Array, sigma: Array) -> tuple[Array, float]:
+    """The prior's widths that make the image most likely, one fixed-point step, and their relative change."""
+    new = sigma.copy()
+    for axis in np.flatnonzero(sigma > 0.0):
+        # gamma rows are measured rather than assumed.
+        gamma = len(shift) - float(variance[:, axis].sum()) / sigma[axis] ** 2
+        ratio = np.sqrt((shift[:, axis] ** 2).sum() / max(gamma, 1e-3 * len(shift))) / sigma[axis]
+        # The fewer they are, the shorter the plain steps.
+        new[axis] *= np.clip(ratio if gamma > 0.5 * len(shift) else ratio**2, 0.2, 3.0)
+        # As the width goes to zero the steps become a geometric series: no displacement explains the image better.
+        if gamma < 0.05 * len(shift) and new[axis] < sigma[axis]:
+            new[axis] = 0.0
+            shift[:, axis] = 0.0
+    live = new > 0.0
+    return new, float(np.abs(new[live] / sigma[live] - 1.0).max(initial=0.0))
+
+
+def _result(
+    problem: Problem,
+    state: State,
+    model: Model,
+    final: Step,
+    noise: tuple[float, float],
+    sigma: Array,
+    pixel_size_A: float,
+    start: Array,
+    width: float,
+    rounds: int,
+) -> ScanFit:
+    """Columns in the order of the starts, with errors and flags."""
+    assert final.covariance is not None and final.shape_covariance is not None and final.mixed_covariance is not None
+    a, b, c, w = state.shape
+    determinant = a * c - b**2
+    volume = 2.0 * np.pi / np.sqrt(determinant) * (1.0 - w + w * TAIL**2)
+    by_shape = np.array(
+        [-0.5 * c / determinant, b / determinant, -0.5 * a / determinant, (TAIL**2 - 1.0) / (1.0 - w + w * TAIL**2)]
+    )
+    error = np.sqrt(np.maximum(final.covariance.diagonal(axis1=1, axis2=2), 0.0))
+    relative = (
+        (error[:, 2] / state.height) ** 2
+        + by_shape @ final.shape_covariance @ by_shape
+        + 2.0 * final.mixed_covariance @ by_shape / state.height
+    )
+    back = np.argsort(problem.order)
+    xy, height = state.xy[back], state.height[back]
+    sigma_px, height_error = error[back, :2], error[back, 2]
+    rows, cols = problem.values.shape
+    flags = np.zeros(len(xy), dtype=np.int64)
+    if rounds >= _ROUNDS:
+        flags |= int(Flag.NOT_CONVERGED)
+    margin = 1.5 * width
+    cut = ((xy < margin) | (xy > np.array([cols, rows]) - 1 - margin)).any(axis=1)
+    flags |= np.where(cut, int(Flag.CUT), 0)
+    flags |= np.where(~(np.linalg.norm(xy - start, axis=1) <= 1.5 * width), int(Flag.STRAYED), 0)
+    flags |= np.where(~(height > 3.0 * height_error), int(Flag.FAINT), 0)
+    intensity = height * volume
+    return ScanFit(
+        FoundColumns(
+            xy,
+            sigma_px,
+            intensity,
+            np.abs(intensity) * np.sqrt(np.maximum(relative[back], 0.0)),
+            np.full(len(xy), determinant**-0.25),
+            flags,
+            pixel_size_A,
+        ),
+        state.shift,
+        (float(sigma[0]), float(sigma[1])),
+        model.background,
+        model.image,
+        noise,
+        rounds,
+    )

@@ -1,0 +1,235 @@
+"""The joint fit of columns and row displacements against dense algebra, the truth, and the information bound."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from temimagenet.errors import LocalizeError
+from temimagenet.imaging.background import Background
+from temimagenet.imaging.optics import CONDITIONS
+from temimagenet.imaging.scan import ScanNoise
+from temimagenet.localize import Flag, fit_gaussians
+from temimagenet.localize.joint import TAIL_SHARE, Problem, State, solve
+from temimagenet.localize.scan_aware import _first_state, fit_scan_aware
+from temimagenet.precision import ImageModel, gaussian_profile, hybrid_bound
+from temimagenet.recipe import load_recipe, sample_spec
+from temimagenet.render import render
+
+WIDTH = 3.8
+
+
+def _lattice(size, step=(19.0, 24.0), turn=13.0, margin=9.0):
+    """A rotated centred lattice on a square image."""
+    i, j = np.meshgrid(np.arange(-30, 30), np.arange(-30, 30), indexing="ij")
+    xy = np.concatenate([np.stack([i, j], axis=-1).reshape(-1, 2), np.stack([i + 0.5, j + 0.5], axis=-1).reshape(-1, 2)])
+    angle = np.deg2rad(turn)
+    turned = xy * step @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) + size / 2
+    return turned[((turned > margin) & (turned < size - 1 - margin)).all(axis=1)]
+
+
+def _image(xy, size, rng, sigma=0.0, height=40.0, level=5.0):
+    """Poisson counts of Gaussian columns whose rows were displaced, and the displacements."""
+    shift = sigma * rng.normal(size=(size, 2))
+    axis = np.arange(size)
+    expected = np.full((size, size), level)
+    heights = np.broadcast_to(height, len(xy))
+    for (x, y), h in zip(xy, heights, strict=True):
+        form = (axis + shift[:, :1] - x) ** 2 + (axis + shift[:, 1] - y)[:, None] ** 2
+        expected += h * np.exp(-0.5 * form / WIDTH**2)
+    return rng.poisson(expected).astype(float), shift
+
+
+def test_the_sparse_equations_are_those_of_dense_algebra():
+    """Step and covariances against a Jacobian by finite differences and a dense inverse, columns beyond the edge too."""
+    rng = np.random.default_rng(1)
+    size = 64
+    xy = np.concatenate([_lattice(size, (13.0, 16.0), margin=4.0), [[0.0, 30.0], [63.2, 1.0]]])
+    image, _ = _image(xy, size, rng)
+    problem = Problem(image, xy + rng.normal(size=xy.shape), 2.2)
+    assert len(problem.strips) >= 3
+    state = _first_state(problem, xy, 2.2)
+    state.shift = 0.5 * rng.normal(size=(size, 2))
+    state.shape[1] = 0.02
+    sigma = np.array([0.7, 0.4])
+    model = problem.look(state)
+    weight = 1.0 / np.maximum(model.image, 1.0)
+    k, g = 3 * len(xy), 4 + len(state.weights)
+
+    def look(change):
+        columns, border, rows = change[:k].reshape(-1, 3), change[k : k + g], change[k + g :].reshape(-1, 2)
+        moved = State(
+            state.xy + columns[:, :2], state.height + columns[:, 2], state.shape + border[:4],
+            state.weights + border[4:], state.shift + rows,
+        )  # fmt: skip
+        return problem.look(moved).image.ravel()
+
+    total = k + g + 2 * size
+    jacobian = np.empty((image.size, total))
+    for number in range(total):
+        change = np.zeros(total)
+        change[number] = 1e-3 if k <= number < k + 4 else 1e-2
+        jacobian[:, number] = (look(change) - look(-change)) / (2.0 * change[number])
+    prior, pull = np.zeros(total), jacobian.T @ (weight * (image - model.image)).ravel()
+    prior[k + g :] = np.tile(1.0 / sigma**2, size)
+    pull[k + g :] -= prior[k + g :] * state.shift.ravel()
+    prior[k + 3] = TAIL_SHARE[1] ** -2
+    pull[k + 3] += prior[k + 3] * (TAIL_SHARE[0] - state.shape[3])
+    covariance = np.linalg.inv(jacobian.T @ (weight.ravel()[:, None] * jacobian) + np.diag(prior))
+    step = solve(problem, model, state, weight, sigma, 0.0, covariance=True)
+    found = np.concatenate([step.columns.ravel(), step.border, step.rows.ravel()])
+    expected = covariance @ pull
+    assert np.abs(found - expected).max() < 3e-3 * np.abs(expected).max()
+    blocks = np.stack([covariance[n : n + 3, n : n + 3] for n in range(0, k, 3)])
+    scale = np.sqrt(np.einsum("kp,kq->kpq", *2 * [blocks.diagonal(axis1=1, axis2=2)]))
+    assert np.abs((step.covariance - blocks) / scale).max() < 2e-3
+    np.testing.assert_allclose(step.row_variance.ravel(), covariance.diagonal()[k + g :], rtol=2e-3)
+    np.testing.assert_allclose(
+        step.shape_covariance.diagonal(), covariance.diagonal()[k : k + 4], rtol=5e-3
+    )
+
+
+def test_without_scan_noise_it_is_as_precise_as_the_bound_and_finds_no_displacement():
+    size = 128
+    xy = _lattice(size)
+    errors, z, widths = [], [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        image, _ = _image(xy, size, rng)
+        fit = fit_scan_aware(image, 0.1, xy + rng.normal(size=xy.shape), WIDTH)
+        assert not (fit.columns.flags & int(Flag.NOT_CONVERGED)).any()
+        errors.append(fit.columns.xy_px - xy)
+        z.append(errors[-1] / fit.columns.sigma_px)
+        widths.append(fit.row_sigma_px)
+    bound, _ = _bound(xy, size, 0.0)
+    ratio = np.sqrt((np.array(errors) ** 2).mean(axis=(0, 1)) / (bound**2).mean(axis=0))
+    # Some 200 errors per axis know their own width to 5 %.
+    assert (ratio < 1.12).all()
+    assert (ratio > 0.88).all()
+    np.testing.assert_allclose(np.array(z).std(), 1.0, atol=0.1)
+    assert np.array(widths).max() < 0.1
+
+
+def _bound(xy, size, sigma):
+    """(K, 2) bounds in pixels of the columns of `_image`, absolute and relative to the image's mean."""
+    model = ImageModel(
+        (size, size), 0.1, 0.1 * xy, np.full(len(xy), 40.0 * 2.0 * np.pi * WIDTH**2), np.arange(len(xy)),
+        np.zeros(len(xy), dtype=np.int64), (gaussian_profile(0.1 * WIDTH),), np.full((size, size), 5.0),
+    )  # fmt: skip
+    rows = np.full((size, 2), 0.1 * sigma) if sigma else None
+    bound = hybrid_bound(model, rows, draws=2)
+    return bound.xy_A / 0.1, bound.relative_xy_A / 0.1
+
+
+@pytest.mark.parametrize("sigma", [1.0, 2.0])
+def test_with_scan_noise_it_comes_close_to_the_hybrid_bound(sigma):
+    """Jitter of 0.1 and 0.2 A at 0.1 A a pixel, its width unknown, and far better than fits of each column alone."""
+    size = 160
+    xy = _lattice(size)
+    errors, alone, z, widths, shifts = [], [], [], [], []
+    for seed in range(10):
+        rng = np.random.default_rng(100 + seed)
+        image, shift = _image(xy, size, rng, sigma)
+        start = xy + rng.normal(size=xy.shape)
+        fit = fit_scan_aware(image, 0.1, start, WIDTH)
+        errors.append(fit.columns.xy_px - xy)
+        alone.append(fit_gaussians(image, 0.1, start, WIDTH).xy_px - xy)
+        z.append(errors[-1] / fit.columns.sigma_px)
+        widths.append(fit.row_sigma_px)
+        shifts.append([np.corrcoef(fit.row_shift_px[:, axis], shift[:, axis])[0, 1] for axis in range(2)])
+    # An image's mean displacement is one error that all its columns share, and ten images say little of it.
+    rms, rms_alone = (np.array(e).std(axis=1).mean(axis=0) for e in (errors, alone))
+    bound = np.sqrt((_bound(xy, size, sigma)[1] ** 2).mean(axis=0))
+    assert (rms < 1.1 * bound).all()
+    assert (rms > 0.9 * bound).all()
+    assert (rms < (0.7 if sigma < 1.5 else 0.5) * rms_alone).all()
+    np.testing.assert_allclose(np.sqrt((np.array(z) ** 2).mean()), 1.0, atol=0.1)
+    np.testing.assert_allclose(np.mean(widths), sigma, rtol=0.05)
+    # A row may come out a lattice vector away, where the prior likes it better.
+    assert np.median(shifts) > 0.97
+
+
+def test_displaced_columns_are_found_where_they_are():
+    """Response: columns moved by 20 pm at random are measured to have moved by as much."""
+    size, rng = 160, np.random.default_rng(3)
+    lattice = _lattice(size)
+    moved, found = [], []
+    for _ in range(6):
+        true = lattice + 2.0 * rng.normal(size=lattice.shape)
+        image, _ = _image(true, size, rng, 1.0)
+        fit = fit_scan_aware(image, 0.1, lattice + 0.5 * rng.normal(size=lattice.shape), WIDTH)
+        moved.append(true - lattice)
+        found.append(fit.columns.xy_px - lattice)
+    slope = (np.array(moved) * found).sum(axis=(0, 1)) / (np.array(moved) ** 2).sum(axis=(0, 1))
+    np.testing.assert_allclose(slope, 1.0, atol=0.03)
+
+
+def test_gain_offset_and_order_do_not_matter():
+    size, rng = 128, np.random.default_rng(5)
+    xy = _lattice(size)
+    image, _ = _image(xy, size, rng, 1.0)
+    start = xy + 0.5 * rng.normal(size=xy.shape)
+    plain = fit_scan_aware(image, 0.1, start, WIDTH)
+    scaled = fit_scan_aware(37.0 * image + 1200.0, 0.1, start, WIDTH)
+    np.testing.assert_allclose(scaled.columns.xy_px, plain.columns.xy_px, atol=0.01)
+    np.testing.assert_allclose(scaled.columns.sigma_px, plain.columns.sigma_px, rtol=0.02)
+    np.testing.assert_allclose(scaled.columns.intensity, 37.0 * plain.columns.intensity, rtol=0.01)
+    mixed = rng.permutation(len(xy))
+    np.testing.assert_allclose(
+        fit_scan_aware(image, 0.1, start[mixed], WIDTH).columns.xy_px, plain.columns.xy_px[mixed], atol=0.01
+    )
+    for factor in (0.6, 1.5):
+        guessed = fit_scan_aware(image, 0.1, start, factor * WIDTH)
+        np.testing.assert_allclose(guessed.columns.width_px, plain.columns.width_px, rtol=0.02)
+        np.testing.assert_allclose(guessed.columns.xy_px, plain.columns.xy_px, atol=0.05)
+
+
+def test_columns_that_nobody_told_of_do_not_pull_on_the_others():
+    size, rng = 160, np.random.default_rng(7)
+    xy = _lattice(size, margin=-8.0)
+    inside = ((xy > 8.0) & (xy < size - 9.0)).all(axis=1)
+    image, _ = _image(xy, size, rng)
+    told = np.flatnonzero(inside)
+    told = told[np.arange(len(told)) % 11 != 5]
+    fit = fit_scan_aware(image, 0.1, xy[told] + rng.normal(size=(len(told), 2)), WIDTH)
+    error = np.linalg.norm(fit.columns.xy_px - xy[told], axis=1)
+    whole = np.linalg.norm(
+        fit_scan_aware(image, 0.1, xy[((xy > 0) & (xy < size - 1)).all(axis=1)], WIDTH).columns.sigma_px, axis=1
+    )
+    assert np.median(error) < 1.5 * np.median(whole)
+    assert error.max() < 12.0 * np.median(whole)
+
+
+def test_rendered_columns_are_found_within_their_errors():
+    """Real spots, not Gaussian ones, of a v1 sample under condition 1."""
+    recipe = load_recipe("v1")
+    specs = (sample_spec(recipe, index) for index in range(4000))
+    spec = next(
+        s for s in specs if s.entry == "Pt [110]" and s.field_of_view_A == 30.0 and s.optics == CONDITIONS[1]
+    )
+    spec = replace(spec, scan_noise=ScanNoise(0.1, modulation=None), psnr_dB=20.0, background=Background("constant", 0.1))
+    sample = render([spec], ())[0]
+    image = sample.image.numpy()
+    xy = sample.columns.xy_px[sample.columns.inside(image.shape)]
+    rng = np.random.default_rng(0)
+    start = np.clip(xy + rng.normal(size=xy.shape), 0.0, 255.0)
+    fit = fit_scan_aware(image, sample.pixel_size_A, start, 0.5 / sample.pixel_size_A)
+    good = ((xy > 12.0) & (xy < 243.0)).all(axis=1)
+    error = (fit.columns.xy_pm - 100.0 * sample.pixel_size_A * xy)[good]
+    assert (np.sqrt((error**2).mean(axis=0)) < 3.0).all()
+    assert 0.6 < np.sqrt(((error / fit.columns.sigma_pm[good]) ** 2).mean()) < 1.4
+    np.testing.assert_allclose(np.array(fit.row_sigma_px) * sample.pixel_size_A, 0.1, atol=0.015)
+    assert 0.9 < fit.noise[1] < 1.1
+
+
+def test_what_cannot_be_fitted_is_told():
+    image = np.random.default_rng(0).poisson(20.0, (40, 40)).astype(float)
+    with pytest.raises(LocalizeError, match="no columns"):
+        fit_scan_aware(image, 0.1, np.zeros((0, 2)), 3.0)
+    with pytest.raises(LocalizeError, match="outside"):
+        fit_scan_aware(image, 0.1, np.array([[50.0, 3.0]]), 3.0)
+    with pytest.raises(LocalizeError, match="width"):
+        fit_scan_aware(image, 0.1, np.array([[5.0, 3.0]]), 0.0)
+    fit = fit_scan_aware(image, 0.1, np.array([[20.0, 20.0], [20.1, 20.0], [0.0, 39.0]]), 3.0)
+    assert np.isfinite(fit.columns.xy_px).all()
+    assert (fit.columns.flags != 0).all(), "noise is no column"
