@@ -39,6 +39,7 @@ WINDOW_A = 8.0
 """Edge of the window that PRISM cuts out around a probe, at least; the documentation tells its error."""
 
 _WINDOW_RADII = 1.6
+_ABERRATED_WINDOW_RADII = 2.2
 _BLOCK_A = 1.5
 _FILM_WINDOW_A = 15.0
 _FAINT = 2e-3
@@ -74,8 +75,8 @@ def particle_series(
         detector: annular detector.
         configurations: number of frozen-phonon configurations.
         accuracy: band, slices and precision; its sweeps and supercell are not used.
-        window_A: least edge of the window; by default 8 A or 1.6 times the radius that holds 95 % of the probe,
-            whichever is more. At the cell's edge and beyond no beam is left out.
+        window_A: least edge of the window; by default 8 A or 1.6 (aberrated: 2.2) times the radius that holds 95 % of
+            the probe, whichever is more. At the cell's edge and beyond no beam is left out.
         seed: seed of displacements and beams.
         device: where waves are propagated and images summed.
         batch_MB: memory for the waves of one batch of beams.
@@ -96,7 +97,7 @@ def particle_series(
         raise OpticsError(f"{configurations} configurations, window {window_A} A: expected 1 or more, and above 0")
     wavelength = wavelength_A(energy_keV)
     limit = accuracy.band * detector.outer_mrad * 1e-3 / wavelength
-    folds = [max(1, int(edge / (window_A or max(WINDOW_A, _WINDOW_RADII * _probe_radius_A(o))))) for o in optics]
+    folds = [max(1, int(edge / (window_A or _own_window_A(o)))) for o in optics]
     rng = np.random.Generator(np.random.Philox(seed))
     dtype = torch.complex128 if accuracy.double else torch.complex64
     images: list[list[NDArray[np.complex128]]] = [[] for _ in optics]
@@ -336,6 +337,12 @@ def _structure_factors(fractional: NDArray[np.float64], most: int) -> Complex[ND
     across = np.exp(-2j * np.pi * np.outer(fractional[:, 1], axis))
     product: NDArray[np.complex128] = along @ across
     return product
+
+
+def _own_window_A(pupil: Optics) -> float:
+    """Window of a probe: by the radius that holds 95 % of it, and wider where aberrations bend what lies beyond."""
+    plain = pupil.defocus_A == pupil.C3_mm == pupil.C5_mm == 0.0
+    return max(WINDOW_A, (_WINDOW_RADII if plain else _ABERRATED_WINDOW_RADII) * _probe_radius_A(pupil))
 
 
 def _probe_radius_A(pupil: Optics) -> float:

@@ -1,4 +1,4 @@
-"""The joint model of `scan_aware`: its image, its derivatives, and the sparse normal equations of one Gauss-Newton step.
+"""The joint model of `scan_aware`: image, derivatives, and the sparse normal equations of a Gauss-Newton step.
 
 Unknowns: x, y and height of each column; the shape of the spot (an elliptic Gaussian and a wider one below it), the
 same for all columns; a spline background; the displacement of the beam in each row. All lengths are in pixels.
@@ -18,7 +18,7 @@ from scipy.interpolate import BSpline
 from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial import KDTree
 
-__all__ = ["TAIL", "Model", "NotDefinite", "Problem", "State", "Step", "solve"]
+__all__ = ["TAIL", "Covariance", "Model", "NotDefinite", "Problem", "State", "Step", "solve"]
 
 TAIL = 2.0
 """The spot is a Gaussian and a small one this much wider: within 0.3 % of the peak for common probes and sources."""
@@ -130,9 +130,9 @@ class Problem:
             kinds, kind = np.unique(key, axis=0, return_inverse=True)
             order = np.argsort(kind.ravel(), kind="stable")
             for members in np.split(order, np.searchsorted(kind.ravel()[order], np.arange(1, len(kinds)))):
-                k, l = one[members], other[members]
+                k, m = one[members], other[members]
                 here, there, dx, dy = (int(v) for v in key[members[0]])
-                strips[here].pairs.append((there, k - strips[here].first, l - strips[there].first, (dx, dy)))
+                strips[here].pairs.append((there, k - strips[here].first, m - strips[there].first, (dx, dy)))
         return strips
 
     def framed(self, image: NDArray[np.floating]) -> Single:
@@ -201,7 +201,24 @@ def _splines(count: int) -> Array:
     return basis
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
+class Covariance:
+    """Covariances of the posterior, everything else unknown.
+
+    Attributes:
+        columns: (K, 3, 3) x, y and height of each column.
+        shape: (4, 4) of the spot's shape.
+        mixed: (K, 4) of each column's height with the shape.
+        rows: (R, 2) variances of the displacements.
+    """
+
+    columns: Array
+    shape: Array
+    mixed: Array
+    rows: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
     """One solution of the normal equations: changes of all unknowns, and their covariance where it was asked for.
 
@@ -209,19 +226,13 @@ class Step:
         columns: (K, 3) x, y, height.
         border: (G,) shape (4), background.
         rows: (R, 2) displacements.
-        covariance: (K, 3, 3) of each column, everything else unknown.
-        shape_covariance: (4, 4) of the shape.
-        mixed_covariance: (K, 4) of each column's height with the shape.
-        row_variance: (R, 2) of the displacements.
+        covariance: of the posterior.
     """
 
     columns: Array
     border: Array
     rows: Array
-    covariance: Array | None = None
-    shape_covariance: Array | None = None
-    mixed_covariance: Array | None = None
-    row_variance: Array | None = None
+    covariance: Covariance | None
 
 
 def solve(
@@ -298,9 +309,9 @@ def solve(
         diagonal.append(block)
         side = np.empty((members, 3, size + 1))
         side[:, :, :4] = flat_weighed @ around[:, 4:].reshape(members, 4, -1).transpose(0, 2, 1)
-        across = weighed.reshape(members, -1, n) @ problem.bx_windows[strip.first : strip.last]
+        along = weighed.reshape(members, -1, n) @ problem.bx_windows[strip.first : strip.last]
         down = problem.by_windows[strip.first : strip.last].transpose(0, 2, 1)
-        side[:, :, 4:-1] = (down[:, None] @ across.reshape(members, 3, n, -1)).reshape(members, 3, -1)
+        side[:, :, 4:-1] = (down[:, None] @ along.reshape(members, 3, n, -1)).reshape(members, 3, -1)
         side[:, :, -1] = (flat @ around[:, 1].reshape(members, -1, 1))[..., 0]
         rows_side = np.concatenate([border[:, here].reshape(size, -1), pull_rows[here].reshape(1, -1)])
         sides.append(side.reshape(3 * members, -1) - solveds[-1] @ rows_side.T)
@@ -318,16 +329,14 @@ def solve(
         corner -= part[:, :-1].T @ side[:, :-1]
         pull_border -= part[:, :-1].T @ side[:, -1]
     corner = 0.5 * (corner + corner.T)
-    step_border = np.linalg.solve(corner, pull_border)
+    step_border = np.asarray(np.linalg.solve(corner, pull_border), dtype=np.float64)
     steps = [part[:, -1] - part[:, :-1] @ step_border for part in found]
     left = pull_rows.ravel() - flat_border.T @ step_border
-    for strip, reach, step in zip(strips, reaches, steps, strict=True):
-        left[2 * strip.top : 2 * strip.bottom] -= reach.T @ step
+    for strip, to_rows, step in zip(strips, reaches, steps, strict=True):
+        left[2 * strip.top : 2 * strip.bottom] -= to_rows.T @ step
     step_rows = np.einsum("ixy,iy->ix", inverse, left.reshape(-1, 2))[half:-half]
-    result = Step(np.concatenate(steps).reshape(-1, 3), step_border, step_rows)
-    if covariance:
-        _add_covariance(result, problem, chain, np.linalg.inv(corner), inverse, found, solveds, flat_solved)
-    return result
+    spread = _covariance(problem, chain, corner, inverse, found, solveds, flat_solved) if covariance else None
+    return Step(np.concatenate(steps).reshape(-1, 3), step_border, step_rows, spread)
 
 
 def _border(
@@ -372,16 +381,16 @@ def _couple(
     for number, strip in enumerate(strips):
         last = number + 1 == len(strips)
         across = np.zeros((len(strip), 3, 0 if last else len(strips[number + 1]), 3))
-        for other, k, l, (dx, dy) in strip.pairs:
+        for other, k, m, (dx, dy) in strip.pairs:
             i0, i1, j0, j1 = max(0, -dy), n - max(0, dy), max(0, -dx), n - max(0, dx)
             left = parts[number][k, :, i0:i1, j0:j1].reshape(len(k), 3, -1)
-            right = model.columns[other][l, :, i0 + dy : i1 + dy, j0 + dx : j1 + dx].reshape(len(k), 3, -1)
+            right = model.columns[other][m, :, i0 + dy : i1 + dy, j0 + dx : j1 + dx].reshape(len(k), 3, -1)
             both = left @ right.transpose(0, 2, 1)
             if other == number:
-                diagonal[number][k, :, l] += both
-                diagonal[number][l, :, k] += both.transpose(0, 2, 1)
+                diagonal[number][k, :, m] += both
+                diagonal[number][m, :, k] += both.transpose(0, 2, 1)
             else:
-                across[k, :, l] += both
+                across[k, :, m] += both
         if last:
             break
         below = strips[number + 1]
@@ -393,17 +402,17 @@ def _couple(
     return upper
 
 
-def _add_covariance(
-    result: Step,
+def _covariance(
     problem: Problem,
     chain: _Chain,
-    outer: Array,
+    corner: Array,
     inverse: Array,
     found: list[Array],
     solveds: list[Array],
     flat_solved: Array,
-) -> None:
+) -> Covariance:
     """Blocks of the inverse of the whole matrix, from the factors of the eliminated one."""
+    outer = np.asarray(np.linalg.inv(corner), dtype=np.float64)
     strips, half = problem.strips, problem.half
     own_blocks, next_blocks = chain.inverse()
     of_columns, mixed = [], []
@@ -423,17 +432,13 @@ def _add_covariance(
             break
         shared = strip.bottom - strips[number + 1].top
         if shared > 0:
-            part = _between_rows(
-                solved[:, -2 * shared :], next_blocks[number], solveds[number + 1][:, : 2 * shared]
-            )
+            part = _between_rows(solved[:, -2 * shared :], next_blocks[number], solveds[number + 1][:, : 2 * shared])
             variance[strip.bottom - shared : strip.bottom] += part + part.transpose(0, 2, 1)
     follow_rows = follow.reshape(len(outer), -1, 2)
     bent_rows = (outer @ follow).reshape(follow_rows.shape)
     variance += np.einsum("gix,giy->ixy", follow_rows, bent_rows)
-    result.covariance = np.concatenate(of_columns)
-    result.shape_covariance = outer[:4, :4]
-    result.mixed_covariance = np.concatenate(mixed)
-    result.row_variance = variance.diagonal(axis1=1, axis2=2)[half:-half].copy()
+    rows = variance.diagonal(axis1=1, axis2=2)[half:-half].copy()
+    return Covariance(np.concatenate(of_columns), outer[:4, :4], np.concatenate(mixed), rows)
 
 
 def _between_rows(left: Array, block: Array, right: Array) -> Array:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
 from temimagenet.errors import LocalizeError
-from temimagenet.localize.joint import TAIL, TAIL_SHARE, Model, NotDefinite, Problem, State, Step, solve
+from temimagenet.localize.joint import TAIL, TAIL_SHARE, Covariance, Model, NotDefinite, Problem, State, Step, solve
 from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts
 
 __all__ = ["ScanFit", "fit_scan_aware"]
@@ -118,12 +118,12 @@ def fit_scan_aware(
             width = float(fitted)
             problem, state = _rebuilt(problem, state, width)
             model = problem.look(state)
-        if step.row_variance is not None:
-            sigma, change = _prior(state.shift, step.row_variance, sigma)
+        if step.covariance is not None:
+            sigma, change = _prior(state.shift, step.covariance.rows, sigma)
     noise = _noise(values, model.image, trust)
     weight = trust / _variance(model.image, noise)
     final = solve(problem, model, state, weight, sigma, 0.0, covariance=True)
-    return _result(problem, state, model, final, noise, sigma, pixel_size_A, start, width, rounds)
+    return _result(problem, state, model, final.covariance, noise, sigma, pixel_size_A, start, width, rounds)
 
 
 def _first_state(problem: Problem, start: Array, width: float) -> State:
@@ -237,7 +237,7 @@ def _result(
     problem: Problem,
     state: State,
     model: Model,
-    final: Step,
+    covariance: Covariance | None,
     noise: tuple[float, float],
     sigma: Array,
     pixel_size_A: float,
@@ -246,18 +246,18 @@ def _result(
     rounds: int,
 ) -> ScanFit:
     """Columns in the order of the starts, with errors and flags."""
-    assert final.covariance is not None and final.shape_covariance is not None and final.mixed_covariance is not None
+    assert covariance is not None
     a, b, c, w = state.shape
     determinant = a * c - b**2
     volume = 2.0 * np.pi / np.sqrt(determinant) * (1.0 - w + w * TAIL**2)
     by_shape = np.array(
         [-0.5 * c / determinant, b / determinant, -0.5 * a / determinant, (TAIL**2 - 1.0) / (1.0 - w + w * TAIL**2)]
     )
-    error = np.sqrt(np.maximum(final.covariance.diagonal(axis1=1, axis2=2), 0.0))
+    error = np.sqrt(np.maximum(covariance.columns.diagonal(axis1=1, axis2=2), 0.0))
     relative = (
         (error[:, 2] / state.height) ** 2
-        + by_shape @ final.shape_covariance @ by_shape
-        + 2.0 * final.mixed_covariance @ by_shape / state.height
+        + by_shape @ covariance.shape @ by_shape
+        + 2.0 * covariance.mixed @ by_shape / state.height
     )
     back = np.argsort(problem.order)
     xy, height = state.xy[back], state.height[back]
