@@ -135,10 +135,13 @@ class Problem:
                 strips[here].pairs.append((there, k - strips[here].first, m - strips[there].first, (dx, dy)))
         return strips
 
-    def framed(self, image: NDArray[np.floating]) -> Single:
-        """(..., rows, columns) images in single precision with the frame of zeros."""
-        pad = [(0, 0)] * (image.ndim - 2) + [(self.half, self.half)] * 2
-        return np.pad(image.astype(np.float32, copy=False), pad)
+    def framed(self, *images: NDArray[np.floating]) -> Single:
+        """(C, rows, columns) images in single precision with the frame of zeros."""
+        rows, cols = self.values.shape
+        frame = np.zeros((len(images), rows + 2 * self.half, cols + 2 * self.half), dtype=np.float32)
+        for place, image in zip(frame, images, strict=True):
+            place[self.half : -self.half, self.half : -self.half] = image
+        return frame
 
     def windows(self, framed: Single, strip: Strip) -> Single:
         """(M, C, n, n) windows of framed images (C, ...) around a strip's columns."""
@@ -267,7 +270,7 @@ def solve(
     precision = np.where(live, 1.0 / np.where(live, sigma, 1.0) ** 2, 0.0)
     # Rows by rows; those in the frame stay zero.
     beam = model.beam * live[:, None, None].astype(np.float32)
-    weighted = beam * weight
+    weighted = beam * weight.astype(np.float32)
     own = np.empty((rows, 2, 2))
     for x, y in ((0, 0), (0, 1), (1, 1)):
         own[:, x, y] = own[:, y, x] = np.einsum("ij,ij->i", weighted[x], beam[y])
@@ -285,7 +288,7 @@ def solve(
     corner -= flat_solved @ flat_border.T
     pull_border -= flat_solved @ pull_rows.ravel()
     # Columns by everything, strip by strip.
-    framed = problem.framed(np.concatenate([weight[None], pulled[None], beam, model.forms]))
+    framed = problem.framed(weight, pulled, *beam, *model.forms)
     diagonal, sides, reaches, solveds, parts = [], [], [], [], []
     for strip, columns in zip(strips, model.columns, strict=True):
         members = len(strip)
@@ -346,23 +349,23 @@ def _border(
     by, bx, half = problem.by, problem.bx, problem.half
     rows, ny, nx = len(weight), by.shape[1], bx.shape[1]
     size = 4 + ny * nx
-    forms = model.forms.astype(np.float64)
-    weighted = forms * weight
+    forms = model.forms
+    weighted = forms * weight.astype(np.float32)
     corner = np.zeros((size, size))
-    corner[:4, :4] = weighted.reshape(4, -1) @ forms.reshape(4, -1).T
-    corner[:4, 4:] = (by.T @ (weighted @ bx)).reshape(4, -1)
+    corner[:4, :4] = np.einsum("aij,bij->abi", weighted, forms, optimize=False).sum(axis=-1, dtype=np.float64)
+    corner[:4, 4:] = (by.T @ (weighted @ bx.astype(np.float32)).astype(np.float64)).reshape(4, -1)
     corner[4:, :4] = corner[:4, 4:].T
     along = weight @ (bx[:, :, None] * bx[:, None, :]).reshape(-1, nx * nx)
     down = (by[:, :, None] * by[:, None, :]).reshape(rows, ny * ny)
     corner[4:, 4:] = (down.T @ along).reshape(ny, ny, nx, nx).transpose(0, 2, 1, 3).reshape(ny * nx, ny * nx)
     corner[3, 3] += TAIL_SHARE[1] ** -2
-    pull = np.concatenate([forms.reshape(4, -1) @ pulled.ravel(), (by.T @ pulled @ bx).ravel()])
+    pull = np.concatenate([np.einsum("aij,ij->a", forms, pulled), (by.T @ pulled @ bx).ravel()])
     pull[3] += (TAIL_SHARE[0] - state.shape[3]) * TAIL_SHARE[1] ** -2
     to_rows = np.zeros((size, rows + 2 * half, 2))
     inside = slice(half, rows + half)
-    to_rows[:4, inside] = np.einsum("aij,xij->aix", forms, weighted_beam, optimize=True)
+    to_rows[:4, inside] = np.einsum("aij,xij->aix", forms, weighted_beam)
     for axis in range(2):
-        across = weighted_beam[axis] @ bx
+        across = weighted_beam[axis] @ bx.astype(np.float32)
         to_rows[4:, inside, axis] = (by[:, :, None] * across[:, None, :]).reshape(rows, -1).T
     return corner, pull, to_rows
 

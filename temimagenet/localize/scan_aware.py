@@ -27,7 +27,9 @@ _INDIFFERENT = 0.05
 """Differences of the log posterior that do not matter."""
 
 _ROUNDS = 40
-_STEP_PX = 2e-3
+_STEP = 0.05
+"""Steps below this share of a standard error end the fit."""
+
 _BINS = 64
 
 Array = NDArray[np.float64]
@@ -89,8 +91,8 @@ def fit_scan_aware(
     sigma = np.full(2, 0.25 * width)
     model = problem.look(state)
     trust = np.ones_like(values)
-    damping, change, moved, rounds = 1e-2, 1.0, np.inf, 0
-    while rounds < _ROUNDS and (moved > _STEP_PX or change > 0.01):
+    damping, change, moved, enough, rounds = 1e-2, 1.0, np.inf, 0.0, 0
+    while rounds < _ROUNDS and (moved > enough or change > 0.01):
         rounds += 1
         noise = _noise(values, model.image, trust)
         if rounds > 3:
@@ -120,6 +122,7 @@ def fit_scan_aware(
             model = problem.look(state)
         if step.covariance is not None:
             sigma, change = _prior(state.shift, step.covariance.rows, sigma)
+            enough = _STEP * float(np.sqrt(np.median(step.covariance.columns.diagonal(axis1=1, axis2=2)[:, :2])))
     noise = _noise(values, model.image, trust)
     weight = trust / _variance(model.image, noise)
     final = solve(problem, model, state, weight, sigma, 0.0, covariance=True)
