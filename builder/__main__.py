@@ -118,7 +118,7 @@ def compare(
 def convergence(
     out: Annotated[Path, typer.Argument(help="The table.")] = Path("site/docs/multislice/convergence.md"),
 ) -> None:
-    """Vary the multislice settings one at a time and write the documentation's table; some forty minutes of one core."""
+    """Vary the multislice settings one at a time and write the documentation's table; forty minutes."""
     console.print(str(convergence_table(out, on_row=console.print)))
 
 

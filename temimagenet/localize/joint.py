@@ -18,7 +18,7 @@ from scipy.interpolate import BSpline
 from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial import KDTree
 
-__all__ = ["TAIL", "Covariance", "Model", "NotDefinite", "Problem", "State", "Step", "solve"]
+__all__ = ["TAIL", "TAIL_SHARE", "Covariance", "Equations", "Model", "NotDefinite", "Problem", "State", "Step"]
 
 TAIL = 2.0
 """The spot is a Gaussian and a small one this much wider: within 0.3 % of the peak for common probes and sources."""
@@ -223,151 +223,189 @@ class Covariance:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One solution of the normal equations: changes of all unknowns, and their covariance where it was asked for.
+    """Changes of all unknowns.
 
     Attributes:
         columns: (K, 3) x, y, height.
         border: (G,) shape (4), background.
         rows: (R, 2) displacements.
-        covariance: of the posterior.
     """
 
     columns: Array
     border: Array
     rows: Array
-    covariance: Covariance | None
 
 
-def solve(
-    problem: Problem,
-    model: Model,
-    state: State,
-    weight: Array,
-    sigma: Array,
-    damping: float,
-    *,
-    covariance: bool = False,
-) -> Step:
-    """Assemble and solve the Gauss-Newton normal equations of the posterior.
+class Equations:
+    """Gauss-Newton normal equations of the posterior at one state, factorised."""
 
-    Args:
-        problem: the image.
-        model: its model at the current state.
-        state: the current state.
-        weight: (rows, columns) inverse variance of the pixels.
-        sigma: (2,) prior standard deviation of the displacements; 0 keeps them where they are.
-        damping: share by which the diagonal of columns, shape and background is raised.
-        covariance: whether to find the covariance as well.
+    def __init__(
+        self, problem: Problem, model: Model, state: State, weight: Array, sigma: Array, damping: float = 0.0
+    ) -> None:
+        """Assemble and factorise.
 
-    Raises:
-        NotDefinite: the equations are singular.
-    """
-    half, n, strips = problem.half, problem.n, problem.strips
-    residual = problem.values - model.image
-    pulled = weight * residual
-    rows = len(residual)
-    live = sigma > 0.0
-    precision = np.where(live, 1.0 / np.where(live, sigma, 1.0) ** 2, 0.0)
-    # Rows by rows; those in the frame stay zero.
-    beam = model.beam * live[:, None, None].astype(np.float32)
-    weighted = beam * weight.astype(np.float32)
-    own = np.empty((rows, 2, 2))
-    for x, y in ((0, 0), (0, 1), (1, 1)):
-        own[:, x, y] = own[:, y, x] = np.einsum("ij,ij->i", weighted[x], beam[y])
-    own += np.diag(np.where(live, precision, 1.0))
-    inverse = np.zeros((rows + 2 * half, 2, 2))
-    inverse[half:-half] = np.linalg.inv(own)
-    pull_rows = np.zeros((rows + 2 * half, 2))
-    pull_rows[half:-half] = np.einsum("xij,ij->ix", beam, pulled) - state.shift * precision
-    # Shape and background by themselves and by rows.
-    corner, pull_border, border = _border(problem, model, state, weight, weighted, pulled)
-    size = len(pull_border)
-    corner += damping * np.diag(np.diag(corner))
-    border_solved = np.einsum("gix,ixy->giy", border, inverse)
-    flat_border, flat_solved = border.reshape(size, -1), border_solved.reshape(size, -1)
-    corner -= flat_solved @ flat_border.T
-    pull_border -= flat_solved @ pull_rows.ravel()
-    # Columns by everything, strip by strip.
-    framed = problem.framed(weight, pulled, *beam, *model.forms)
-    diagonal, sides, reaches, solveds, parts = [], [], [], [], []
-    for strip, columns in zip(strips, model.columns, strict=True):
-        members = len(strip)
-        around = problem.windows(framed, strip)
-        weighed = columns * around[:, :1]
-        parts.append(weighed)
-        reach = np.zeros((members, 3, strip.bottom - strip.top, 2))
-        placed = problem.middle[strip.first : strip.last, 1, None] + np.arange(n) - strip.top
-        everyone = np.arange(members)[:, None]
-        for p in range(3):
-            for x in range(2):
-                reach[everyone, p, placed, x] = np.einsum("kij,kij->ki", weighed[:, p], around[:, 2 + x])
-        here = slice(strip.top, strip.bottom)
-        reaches.append(reach.reshape(3 * members, -1))
-        solveds.append(np.einsum("kpix,ixy->kpiy", reach, inverse[here], optimize=True).reshape(3 * members, -1))
-        flat, flat_weighed = columns.reshape(members, 3, -1), weighed.reshape(members, 3, -1)
-        blocks = (flat_weighed @ flat.transpose(0, 2, 1)).astype(np.float64)
-        blocks += damping * blocks * np.eye(3)
-        block = np.zeros((members, 3, members, 3))
-        block[np.arange(members), :, np.arange(members)] = blocks
-        diagonal.append(block)
-        side = np.empty((members, 3, size + 1))
-        side[:, :, :4] = flat_weighed @ around[:, 4:].reshape(members, 4, -1).transpose(0, 2, 1)
-        along = weighed.reshape(members, -1, n) @ problem.bx_windows[strip.first : strip.last]
-        down = problem.by_windows[strip.first : strip.last].transpose(0, 2, 1)
-        side[:, :, 4:-1] = (down[:, None] @ along.reshape(members, 3, n, -1)).reshape(members, 3, -1)
-        side[:, :, -1] = (flat @ around[:, 1].reshape(members, -1, 1))[..., 0]
-        rows_side = np.concatenate([border[:, here].reshape(size, -1), pull_rows[here].reshape(1, -1)])
-        sides.append(side.reshape(3 * members, -1) - solveds[-1] @ rows_side.T)
-    upper = _couple(problem, model, parts, diagonal, reaches, solveds)
-    chain = _Chain(
-        [
+        Args:
+            problem: the image.
+            model: its model at the state.
+            state: where the equations are taken.
+            weight: (rows, columns) inverse variance of the pixels.
+            sigma: (2,) prior standard deviation of the displacements; 0 keeps them where they are.
+            damping: share by which the diagonal of columns, shape and background is raised.
+
+        Raises:
+            NotDefinite: the equations are singular.
+        """
+        half, n = problem.half, problem.n
+        rows = len(problem.values)
+        self.problem = problem
+        self.live = sigma > 0.0
+        self.precision = np.where(self.live, 1.0 / np.where(self.live, sigma, 1.0) ** 2, 0.0)
+        # Rows by rows; those in the frame stay zero.
+        beam = self._beam(model)
+        weighted = beam * weight.astype(np.float32)
+        own = np.empty((rows, 2, 2))
+        for x, y in ((0, 0), (0, 1), (1, 1)):
+            own[:, x, y] = own[:, y, x] = np.einsum("ij,ij->i", weighted[x], beam[y])
+        own += np.diag(np.where(self.live, self.precision, 1.0))
+        self.inverse = np.zeros((rows + 2 * half, 2, 2))
+        self.inverse[half:-half] = np.linalg.inv(own)
+        # Shape and background by themselves and by rows.
+        corner, border = _border(problem, model, weight, weighted)
+        size = len(corner)
+        corner += damping * np.diag(np.diag(corner))
+        self.border = border.reshape(size, -1)
+        self.border_solved = np.einsum("gix,ixy->giy", border, self.inverse).reshape(size, -1)
+        corner -= self.border_solved @ self.border.T
+        # Columns by everything, strip by strip.
+        framed = problem.framed(weight, *beam, *model.forms)
+        blocks, self.sides, self.reaches, self.solveds, parts = [], [], [], [], []
+        for strip, columns in zip(problem.strips, model.columns, strict=True):
+            count = len(strip)
+            everyone = np.arange(count)
+            around = problem.windows(framed, strip)
+            weighed = columns * around[:, :1]
+            parts.append(weighed)
+            reach = np.zeros((count, 3, strip.bottom - strip.top, 2))
+            placed = problem.middle[strip.first : strip.last, 1, None] + np.arange(n) - strip.top
+            for p in range(3):
+                for x in range(2):
+                    reach[everyone[:, None], p, placed, x] = np.einsum("kij,kij->ki", weighed[:, p], around[:, 1 + x])
+            here = slice(strip.top, strip.bottom)
+            solved = np.einsum("kpix,ixy->kpiy", reach, self.inverse[here], optimize=True)
+            self.reaches.append(reach.reshape(3 * count, -1))
+            self.solveds.append(solved.reshape(3 * count, -1))
+            flat, flat_weighed = columns.reshape(count, 3, -1), weighed.reshape(count, 3, -1)
+            own = (flat_weighed @ flat.transpose(0, 2, 1)).astype(np.float64)
+            block = np.zeros((count, 3, count, 3))
+            block[everyone, :, everyone] = own + damping * own * np.eye(3)
+            blocks.append(block)
+            side = np.empty((count, 3, size))
+            side[:, :, :4] = flat_weighed @ around[:, 3:].reshape(count, 4, -1).transpose(0, 2, 1)
+            along = weighed.reshape(count, -1, n) @ problem.bx_windows[strip.first : strip.last]
+            down = problem.by_windows[strip.first : strip.last].transpose(0, 2, 1)
+            side[:, :, 4:] = (down[:, None] @ along.reshape(count, 3, n, -1)).reshape(count, 3, -1)
+            rows_side = border[:, here].reshape(size, -1)
+            self.sides.append(side.reshape(3 * count, -1) - self.solveds[-1] @ rows_side.T)
+        upper = _couple(problem, model, parts, blocks, self.reaches, self.solveds)
+        diagonal = [
             block.reshape(len(reach), -1) - solved @ reach.T
-            for block, solved, reach in zip(diagonal, solveds, reaches, strict=True)
-        ],
-        upper,
-    )
-    found = chain.solve(sides)
-    # Shape and background, then columns, then rows.
-    for side, part in zip(sides, found, strict=True):
-        corner -= part[:, :-1].T @ side[:, :-1]
-        pull_border -= part[:, :-1].T @ side[:, -1]
-    corner = 0.5 * (corner + corner.T)
-    step_border = np.asarray(np.linalg.solve(corner, pull_border), dtype=np.float64)
-    steps = [part[:, -1] - part[:, :-1] @ step_border for part in found]
-    left = pull_rows.ravel() - flat_border.T @ step_border
-    for strip, to_rows, step in zip(strips, reaches, steps, strict=True):
-        left[2 * strip.top : 2 * strip.bottom] -= to_rows.T @ step
-    step_rows = np.einsum("ixy,iy->ix", inverse, left.reshape(-1, 2))[half:-half]
-    spread = _covariance(problem, chain, corner, inverse, found, solveds, flat_solved) if covariance else None
-    return Step(np.concatenate(steps).reshape(-1, 3), step_border, step_rows, spread)
+            for block, solved, reach in zip(blocks, self.solveds, self.reaches, strict=True)
+        ]
+        self.chain = _Chain(diagonal, upper)
+        self.found = self.chain.solve(self.sides)
+        for side, part in zip(self.sides, self.found, strict=True):
+            corner -= part.T @ side
+        try:
+            self.corner = cho_factor(0.5 * (corner + corner.T), check_finite=False)
+        except np.linalg.LinAlgError as error:
+            raise NotDefinite from error
+
+    def _beam(self, model: Model) -> Single:
+        """Derivatives by the displacements that may change."""
+        return model.beam * self.live[:, None, None].astype(np.float32)
+
+    def step(self, model: Model, state: State, weight: Array) -> Step:
+        """The step from a state, this one or one close to it: gradients are the state's own."""
+        problem, half = self.problem, self.problem.half
+        pulled = weight * (problem.values - model.image)
+        pull_rows = np.zeros((len(self.inverse), 2))
+        pull_rows[half:-half] = np.einsum("xij,ij->ix", self._beam(model), pulled) - state.shift * self.precision
+        flat_rows = pull_rows.ravel()
+        pull_border = np.concatenate(
+            [np.einsum("aij,ij->a", model.forms, pulled), (problem.by.T @ pulled @ problem.bx).ravel()]
+        )
+        pull_border[3] += (TAIL_SHARE[0] - state.shape[3]) * TAIL_SHARE[1] ** -2
+        pull_border -= self.border_solved @ flat_rows
+        framed = problem.framed(pulled)
+        pulls = []
+        for strip, columns, solved in zip(problem.strips, model.columns, self.solveds, strict=True):
+            around = problem.windows(framed, strip).reshape(len(strip), -1, 1)
+            pull = (columns.reshape(len(strip), 3, -1) @ around).ravel().astype(np.float64)
+            pulls.append(pull - solved @ flat_rows[2 * strip.top : 2 * strip.bottom])
+        # Shape and background, then columns, then rows.
+        for pull, part in zip(pulls, self.found, strict=True):
+            pull_border -= part.T @ pull
+        border = cho_solve(self.corner, pull_border, check_finite=False)
+        alone = self.chain.solve([pull[:, None] for pull in pulls])
+        columns_step = [own[:, 0] - part @ border for own, part in zip(alone, self.found, strict=True)]
+        left = flat_rows - self.border.T @ border
+        for strip, reach, change in zip(problem.strips, self.reaches, columns_step, strict=True):
+            left[2 * strip.top : 2 * strip.bottom] -= reach.T @ change
+        rows = np.einsum("ixy,iy->ix", self.inverse, left.reshape(-1, 2))[half:-half]
+        return Step(np.concatenate(columns_step).reshape(-1, 3), border, rows)
+
+    def covariance(self) -> Covariance:
+        """Blocks of the inverse of the whole matrix."""
+        strips, half = self.problem.strips, self.problem.half
+        outer = cho_solve(self.corner, np.eye(len(self.corner[0])), check_finite=False)
+        own_blocks, next_blocks = self.chain.inverse()
+        of_columns, mixed = [], []
+        variance = self.inverse.copy()
+        # How rows follow shape and background, directly and through the columns.
+        follow = self.border_solved.copy()
+        for number, (strip, v, solved) in enumerate(zip(strips, self.found, self.solveds, strict=True)):
+            members = np.arange(len(strip))
+            bent = (v @ outer).reshape(len(strip), 3, -1)
+            whole = own_blocks[number].reshape(len(strip), 3, len(strip), 3)
+            of_columns.append(whole[members, :, members] + bent @ v.reshape(len(strip), 3, -1).transpose(0, 2, 1))
+            mixed.append(-bent[:, 2, :4])
+            variance[strip.top : strip.bottom] += _between_rows(solved, own_blocks[number], solved)
+            follow[:, 2 * strip.top : 2 * strip.bottom] -= v.T @ solved
+            if number + 1 == len(strips):
+                break
+            shared = strip.bottom - strips[number + 1].top
+            if shared > 0:
+                left, right = solved[:, -2 * shared :], self.solveds[number + 1][:, : 2 * shared]
+                part = _between_rows(left, next_blocks[number], right)
+                variance[strip.bottom - shared : strip.bottom] += part + part.transpose(0, 2, 1)
+        variance += np.einsum(
+            "gix,giy->ixy", follow.reshape(len(outer), -1, 2), (outer @ follow).reshape(len(outer), -1, 2)
+        )
+        rows = variance.diagonal(axis1=1, axis2=2)[half:-half].copy()
+        return Covariance(np.concatenate(of_columns), outer[:4, :4], np.concatenate(mixed), rows)
 
 
-def _border(
-    problem: Problem, model: Model, state: State, weight: Array, weighted_beam: Array, pulled: Array
-) -> tuple[Array, Array, Array]:
-    """Shape and background: their own normal equations, gradient, and coupling to the rows of the framed image."""
+def _border(problem: Problem, model: Model, weight: Array, weighted_beam: Single) -> tuple[Array, Array]:
+    """Shape and background: their own normal equations, and their coupling to the rows of the framed image."""
     by, bx, half = problem.by, problem.bx, problem.half
     rows, ny, nx = len(weight), by.shape[1], bx.shape[1]
-    size = 4 + ny * nx
-    forms = model.forms
-    weighted = forms * weight.astype(np.float32)
-    corner = np.zeros((size, size))
-    corner[:4, :4] = np.einsum("aij,bij->abi", weighted, forms, optimize=False).sum(axis=-1, dtype=np.float64)
-    corner[:4, 4:] = (by.T @ (weighted @ bx.astype(np.float32)).astype(np.float64)).reshape(4, -1)
+    single = bx.astype(np.float32)
+    weighted = model.forms * weight.astype(np.float32)
+    corner = np.zeros((4 + ny * nx, 4 + ny * nx))
+    corner[:4, :4] = np.einsum("aij,bij->abi", weighted, model.forms).sum(axis=-1, dtype=np.float64)
+    corner[:4, 4:] = (by.T @ (weighted @ single).astype(np.float64)).reshape(4, -1)
     corner[4:, :4] = corner[:4, 4:].T
     along = weight @ (bx[:, :, None] * bx[:, None, :]).reshape(-1, nx * nx)
     down = (by[:, :, None] * by[:, None, :]).reshape(rows, ny * ny)
     corner[4:, 4:] = (down.T @ along).reshape(ny, ny, nx, nx).transpose(0, 2, 1, 3).reshape(ny * nx, ny * nx)
     corner[3, 3] += TAIL_SHARE[1] ** -2
-    pull = np.concatenate([np.einsum("aij,ij->a", forms, pulled), (by.T @ pulled @ bx).ravel()])
-    pull[3] += (TAIL_SHARE[0] - state.shape[3]) * TAIL_SHARE[1] ** -2
-    to_rows = np.zeros((size, rows + 2 * half, 2))
+    to_rows = np.zeros((len(corner), rows + 2 * half, 2))
     inside = slice(half, rows + half)
-    to_rows[:4, inside] = np.einsum("aij,xij->aix", forms, weighted_beam)
+    to_rows[:4, inside] = np.einsum("aij,xij->aix", model.forms, weighted_beam)
     for axis in range(2):
-        across = weighted_beam[axis] @ bx.astype(np.float32)
+        across = weighted_beam[axis] @ single
         to_rows[4:, inside, axis] = (by[:, :, None] * across[:, None, :]).reshape(rows, -1).T
-    return corner, pull, to_rows
+    return corner, to_rows
 
 
 def _couple(
@@ -403,45 +441,6 @@ def _couple(
             common = common - solveds[number][:, -2 * shared :] @ reaches[number + 1][:, : 2 * shared].T
         upper.append(common)
     return upper
-
-
-def _covariance(
-    problem: Problem,
-    chain: _Chain,
-    corner: Array,
-    inverse: Array,
-    found: list[Array],
-    solveds: list[Array],
-    flat_solved: Array,
-) -> Covariance:
-    """Blocks of the inverse of the whole matrix, from the factors of the eliminated one."""
-    outer = np.asarray(np.linalg.inv(corner), dtype=np.float64)
-    strips, half = problem.strips, problem.half
-    own_blocks, next_blocks = chain.inverse()
-    of_columns, mixed = [], []
-    variance = inverse.copy()
-    # How rows follow shape and background, directly and through the columns.
-    follow = flat_solved.copy()
-    for number, (strip, side, solved) in enumerate(zip(strips, found, solveds, strict=True)):
-        members = np.arange(len(strip))
-        v = side[:, :-1]
-        bent = (v @ outer).reshape(len(strip), 3, -1)
-        whole = own_blocks[number].reshape(len(strip), 3, len(strip), 3)
-        of_columns.append(whole[members, :, members] + bent @ v.reshape(len(strip), 3, -1).transpose(0, 2, 1))
-        mixed.append(-bent[:, 2, :4])
-        variance[strip.top : strip.bottom] += _between_rows(solved, own_blocks[number], solved)
-        follow[:, 2 * strip.top : 2 * strip.bottom] -= v.T @ solved
-        if number + 1 == len(strips):
-            break
-        shared = strip.bottom - strips[number + 1].top
-        if shared > 0:
-            part = _between_rows(solved[:, -2 * shared :], next_blocks[number], solveds[number + 1][:, : 2 * shared])
-            variance[strip.bottom - shared : strip.bottom] += part + part.transpose(0, 2, 1)
-    follow_rows = follow.reshape(len(outer), -1, 2)
-    bent_rows = (outer @ follow).reshape(follow_rows.shape)
-    variance += np.einsum("gix,giy->ixy", follow_rows, bent_rows)
-    rows = variance.diagonal(axis1=1, axis2=2)[half:-half].copy()
-    return Covariance(np.concatenate(of_columns), outer[:4, :4], np.concatenate(mixed), rows)
 
 
 def _between_rows(left: Array, block: Array, right: Array) -> Array:

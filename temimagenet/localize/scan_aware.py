@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
 from temimagenet.errors import LocalizeError
-from temimagenet.localize.joint import TAIL, TAIL_SHARE, Covariance, Model, NotDefinite, Problem, State, Step, solve
+from temimagenet.localize.joint import TAIL, TAIL_SHARE, Covariance, Equations, Model, NotDefinite, Problem, State, Step
 from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts
 
 __all__ = ["ScanFit", "fit_scan_aware"]
@@ -91,6 +91,7 @@ def fit_scan_aware(
     sigma = np.full(2, 0.25 * width)
     model = problem.look(state)
     trust = np.ones_like(values)
+    equations: Equations | None = None
     damping, change, moved, enough, rounds = 1e-2, 1.0, np.inf, 0.0, 0
     while rounds < _ROUNDS and (moved > enough or change > 0.01):
         rounds += 1
@@ -99,34 +100,48 @@ def fit_scan_aware(
             trust = _trust(values - model.image, model.image, noise, width)
         weight = trust / _variance(model.image, noise)
         cost = _cost(values, model, state, weight, sigma)
+        if change > 0.01 or moved > 0.1 * width:
+            equations = None
         step = None
         while step is None and damping < 1e6:
             try:
-                near = rounds > 2 and moved < width
-                step = solve(problem, model, state, weight, sigma, damping, covariance=near and change > 0.01)
+                if equations is None:
+                    equations = Equations(problem, model, state, weight, sigma, damping)
+                step = equations.step(model, state, weight)
                 trial = _moved(state, step)
                 new = problem.look(trial)
                 if not _cost(values, new, trial, weight, sigma) <= cost + _INDIFFERENT:
-                    step = None
+                    step, equations = None, None
             except NotDefinite:
-                step = None
+                pass
             damping = 0.1 * damping if step else max(100.0 * damping, 1e-3)
-        if step is None:
+        if step is None or equations is None:
             break
+        before = moved
         state, model, moved = trial, new, float(np.abs(step.columns[:, :2]).max())
         fitted = (state.shape[0] * state.shape[2] - state.shape[1] ** 2) ** -0.25
         if moved < 0.5 * fitted and not 0.87 < fitted / width < 1.15 and 0.3 <= fitted < 0.5 * min(values.shape):
             # Windows fit the spots that were found, not those that were expected.
             width = float(fitted)
             problem, state = _rebuilt(problem, state, width)
-            model = problem.look(state)
-        if step.covariance is not None:
-            sigma, change = _prior(state.shift, step.covariance.rows, sigma)
-            enough = _STEP * float(np.sqrt(np.median(step.covariance.columns.diagonal(axis1=1, axis2=2)[:, :2])))
+            model, equations = problem.look(state), None
+        elif rounds > 2 and before < width and change > 0.01:
+            spread = equations.covariance()
+            sigma, change = _prior(state.shift, spread.rows, sigma)
+            enough = _STEP * float(np.sqrt(np.median(spread.columns.diagonal(axis1=1, axis2=2)[:, :2])))
     noise = _noise(values, model.image, trust)
-    weight = trust / _variance(model.image, noise)
-    final = solve(problem, model, state, weight, sigma, 0.0, covariance=True)
-    return _result(problem, state, model, final.covariance, noise, sigma, pixel_size_A, start, width, rounds)
+    covariance = _final(problem, model, state, trust / _variance(model.image, noise), sigma)
+    return _result(problem, state, model, covariance, noise, sigma, pixel_size_A, start, width, rounds)
+
+
+def _final(problem: Problem, model: Model, state: State, weight: Array, sigma: Array) -> Covariance:
+    """The posterior's covariance, with as little damping as columns on top of each other need."""
+    for damping in (0.0, 1e-6, 1e-3):
+        try:
+            return Equations(problem, model, state, weight, sigma, damping).covariance()
+        except NotDefinite:
+            continue
+    raise LocalizeError("the columns cannot be told apart: several starts lie on one another")
 
 
 def _first_state(problem: Problem, start: Array, width: float) -> State:
@@ -240,7 +255,7 @@ def _result(
     problem: Problem,
     state: State,
     model: Model,
-    covariance: Covariance | None,
+    covariance: Covariance,
     noise: tuple[float, float],
     sigma: Array,
     pixel_size_A: float,
@@ -249,7 +264,6 @@ def _result(
     rounds: int,
 ) -> ScanFit:
     """Columns in the order of the starts, with errors and flags."""
-    assert covariance is not None
     a, b, c, w = state.shape
     determinant = a * c - b**2
     volume = 2.0 * np.pi / np.sqrt(determinant) * (1.0 - w + w * TAIL**2)

@@ -10,7 +10,7 @@ from temimagenet.imaging.background import Background
 from temimagenet.imaging.optics import CONDITIONS
 from temimagenet.imaging.scan import ScanNoise
 from temimagenet.localize import Flag, fit_gaussians
-from temimagenet.localize.joint import TAIL_SHARE, Problem, State, solve
+from temimagenet.localize.joint import TAIL_SHARE, Equations, Problem, State
 from temimagenet.localize.scan_aware import _first_state, fit_scan_aware
 from temimagenet.precision import ImageModel, gaussian_profile, hybrid_bound
 from temimagenet.recipe import load_recipe, sample_spec
@@ -78,15 +78,16 @@ def test_the_sparse_equations_are_those_of_dense_algebra():
     prior[k + 3] = TAIL_SHARE[1] ** -2
     pull[k + 3] += prior[k + 3] * (TAIL_SHARE[0] - state.shape[3])
     covariance = np.linalg.inv(jacobian.T @ (weight.ravel()[:, None] * jacobian) + np.diag(prior))
-    step = solve(problem, model, state, weight, sigma, 0.0, covariance=True)
+    equations = Equations(problem, model, state, weight, sigma)
+    step, spread = equations.step(model, state, weight), equations.covariance()
     found = np.concatenate([step.columns.ravel(), step.border, step.rows.ravel()])
     expected = covariance @ pull
     assert np.abs(found - expected).max() < 3e-3 * np.abs(expected).max()
     blocks = np.stack([covariance[n : n + 3, n : n + 3] for n in range(0, k, 3)])
     scale = np.sqrt(np.einsum("kp,kq->kpq", *2 * [blocks.diagonal(axis1=1, axis2=2)]))
-    assert np.abs((step.covariance.columns - blocks) / scale).max() < 2e-3
-    np.testing.assert_allclose(step.covariance.rows.ravel(), covariance.diagonal()[k + g :], rtol=2e-3)
-    np.testing.assert_allclose(step.covariance.shape.diagonal(), covariance.diagonal()[k : k + 4], rtol=5e-3)
+    assert np.abs((spread.columns - blocks) / scale).max() < 2e-3
+    np.testing.assert_allclose(spread.rows.ravel(), covariance.diagonal()[k + g :], rtol=2e-3)
+    np.testing.assert_allclose(spread.shape.diagonal(), covariance.diagonal()[k : k + 4], rtol=5e-3)
 
 
 def test_without_scan_noise_it_is_as_precise_as_the_bound_and_finds_no_displacement():
