@@ -92,6 +92,7 @@ def fit_scan_aware(
     model = problem.look(state)
     trust = np.ones_like(values)
     equations: Equations | None = None
+    last = np.full(len(start), np.inf)
     damping, change, moved, enough, rounds = 1e-2, 1.0, np.inf, 0.0, 0
     while rounds < _ROUNDS and (moved > enough or change > 0.01):
         rounds += 1
@@ -99,7 +100,7 @@ def fit_scan_aware(
         if rounds > 3:
             trust = _trust(values - model.image, model.image, noise, width)
         weight = trust / _variance(model.image, noise)
-        cost = _cost(values, model, state, weight, sigma)
+        cost = _cost(problem, model, state, weight, sigma)
         if change > 0.01 or moved > 0.1 * width:
             equations = None
         step = None
@@ -110,7 +111,7 @@ def fit_scan_aware(
                 step = equations.step(model, state, weight)
                 trial = _moved(state, step)
                 new = problem.look(trial)
-                if not _cost(values, new, trial, weight, sigma) <= cost + _INDIFFERENT:
+                if not _cost(problem, new, trial, weight, sigma) <= cost + _INDIFFERENT:
                     step, equations = None, None
             except NotDefinite:
                 pass
@@ -118,20 +119,22 @@ def fit_scan_aware(
         if step is None or equations is None:
             break
         before = moved
-        state, model, moved = trial, new, float(np.abs(step.columns[:, :2]).max())
+        state, model, last = trial, new, np.abs(step.columns[:, :2]).max(axis=1)
+        # One column in a hundred may wander without keeping the others from their end.
+        moved = float(np.quantile(last, 0.99, method="lower"))
         fitted = (state.shape[0] * state.shape[2] - state.shape[1] ** 2) ** -0.25
         if moved < 0.5 * fitted and not 0.87 < fitted / width < 1.15 and 0.3 <= fitted < 0.5 * min(values.shape):
             # Windows fit the spots that were found, not those that were expected.
             width = float(fitted)
             problem, state = _rebuilt(problem, state, width)
-            model, equations = problem.look(state), None
+            model, equations, moved = problem.look(state), None, np.inf
         elif rounds > 2 and before < width and change > 0.01:
             spread = equations.covariance()
             sigma, change = _prior(state.shift, spread.rows, sigma)
             enough = _STEP * float(np.sqrt(np.median(spread.columns.diagonal(axis1=1, axis2=2)[:, :2])))
     noise = _noise(values, model.image, trust)
     covariance = _final(problem, model, state, trust / _variance(model.image, noise), sigma)
-    return _result(problem, state, model, covariance, noise, sigma, pixel_size_A, start, width, rounds)
+    return _result(problem, state, model, covariance, noise, sigma, pixel_size_A, start, width, last, rounds)
 
 
 def _final(problem: Problem, model: Model, state: State, weight: Array, sigma: Array) -> Covariance:
@@ -165,22 +168,24 @@ def _rebuilt(problem: Problem, state: State, width: float) -> tuple[Problem, Sta
     inside = np.clip(state.xy, 0.0, np.array([cols, rows]) - 1.0)
     new = Problem(problem.values, inside, width)
     moved = replace(state, xy=state.xy[new.order], height=state.height[new.order])
+    new.anchor = problem.anchor[new.order]
     new.order = problem.order[new.order]
     return new, moved
 
 
 def _moved(state: State, step: Step) -> State:
-    """The state after a step, which is shortened so that no spot loses its width or leaps."""
-    leap = np.abs(step.columns[:, :2]).max()
+    """The state after a step, which is shortened so that no spot loses its width and no row or column leaps."""
     width = (state.shape[0] * state.shape[2]) ** -0.25
-    part = min(1.0, width / max(leap, 1e-12), width / max(np.abs(step.rows).max(), 1e-12))
+    leap = np.linalg.norm(step.columns[:, :2], axis=1, keepdims=True)
+    xy = state.xy + step.columns[:, :2] * np.minimum(1.0, width / np.maximum(leap, 1e-300))
+    part = min(1.0, width / max(float(np.abs(step.rows).max()), 1e-300))
     shape = state.shape + part * step.border[:4]
     low = 0.25 * state.shape
     shape[[0, 2]] = np.clip(shape[[0, 2]], low[[0, 2]], 4.0 * state.shape[[0, 2]])
     shape[1] = np.clip(shape[1], *(np.array([-0.9, 0.9]) * np.sqrt(shape[0] * shape[2])))
     shape[3] = np.clip(shape[3], -0.1, 0.4)
     return State(
-        state.xy + part * step.columns[:, :2],
+        xy,
         state.height + part * step.columns[:, 2],
         shape,
         state.weights + part * step.border[4:],
@@ -226,12 +231,13 @@ def _trust(residual: Array, model: Array, noise: tuple[float, float], width: flo
     return trust
 
 
-def _cost(values: Array, model: Model, state: State, weight: Array, sigma: Array) -> float:
+def _cost(problem: Problem, model: Model, state: State, weight: Array, sigma: Array) -> float:
     """Minus the logarithm of the posterior at given weights."""
     live = sigma > 0.0
     prior = (state.shift[:, live] ** 2 / sigma[live] ** 2).sum()
     prior += ((state.shape[3] - TAIL_SHARE[0]) / TAIL_SHARE[1]) ** 2
-    return float(0.5 * (weight * (values - model.image) ** 2).sum() + 0.5 * prior)
+    prior += problem.anchor_precision * ((state.xy - problem.anchor) ** 2).sum()
+    return float(0.5 * (weight * (problem.values - model.image) ** 2).sum() + 0.5 * prior)
 
 
 def _prior(shift: Array, variance: Array, sigma: Array) -> tuple[Array, float]:
@@ -261,6 +267,7 @@ def _result(
     pixel_size_A: float,
     start: Array,
     width: float,
+    last: Array,
     rounds: int,
 ) -> ScanFit:
     """Columns in the order of the starts, with errors and flags."""
@@ -281,8 +288,7 @@ def _result(
     sigma_px, height_error = error[back, :2], error[back, 2]
     rows, cols = problem.values.shape
     flags = np.zeros(len(xy), dtype=np.int64)
-    if rounds >= _ROUNDS:
-        flags |= int(Flag.NOT_CONVERGED)
+    flags |= np.where(last[back] > 0.5 * np.maximum(sigma_px.max(axis=1), 1e-3), int(Flag.NOT_CONVERGED), 0)
     margin = 1.5 * width
     cut = ((xy < margin) | (xy > np.array([cols, rows]) - 1 - margin)).any(axis=1)
     flags |= np.where(cut, int(Flag.CUT), 0)

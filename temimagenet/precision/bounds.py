@@ -25,6 +25,13 @@ from temimagenet.specimen.specimen import Specimen
 
 __all__ = ["Bound", "ImageModel", "Profile", "gaussian_profile", "hybrid_bound", "image_model", "spot_profile"]
 
+BEYOND_A = 2.0
+"""How far outside the image columns are unknown."""
+
+_BEYOND_SIGMA = 1.0
+"""Standard deviation, in angstrom and in the logarithm of the intensity, to which a column outside is known beforehand:
+roughly the room between its neighbours, so that what cannot be seen of it stays finite."""
+
 REACH_A = 8.0
 """How far a column's spot is followed; the tails of the probe beyond it are left out."""
 
@@ -75,10 +82,12 @@ class ImageModel:
         pixel_size_A: pixel size.
         site_xy_A: (S, 2) spots in the scan's frame, angstrom from the centre of pixel (0, 0).
         site_counts: (S,) counts of each spot summed over an infinite image.
-        site_column: (S,) column that a spot belongs to, 0..K-1, or -1 for spots that are taken as known.
+        site_column: (S,) column that a spot belongs to, 0..K-1, or -1 for spots that are taken as known; the last
+            `beyond` of the columns lie just outside the image and are unknown, too.
         site_profile: (S,) index into `profiles`.
         profiles: kinds of spots.
         background_counts: (rows, columns) counts a pixel of the background; a constant on top of it is unknown.
+        beyond: how many of the columns lie outside the image.
     """
 
     shape: tuple[int, int]
@@ -89,6 +98,7 @@ class ImageModel:
     site_profile: Int[NDArray[np.int64], "S"]
     profiles: tuple[Profile, ...]
     background_counts: Float[NDArray[np.float64], "rows columns"]
+    beyond: int = 0
 
     @property
     def columns(self) -> int:
@@ -170,7 +180,8 @@ def image_model(
 ) -> ImageModel:
     """The model of a linear `adf` image of a specimen: what `render` counts electrons of.
 
-    Columns on the image are unknown, those just outside known.
+    Columns on the image and those up to 2 A beyond its edge are unknown. Farther ones are taken as known: no more than
+    tails of them are seen.
 
     Args:
         specimen: what is imaged.
@@ -195,7 +206,9 @@ def image_model(
     p = scan.pixel_size_A
     high = (np.array(scan.shape[::-1]) - 0.5) * p
     inside = ((column_xy >= -0.5 * p) & (column_xy < high)).all(axis=1)
+    near = ((column_xy >= -0.5 * p - BEYOND_A) & (column_xy < high + BEYOND_A)).all(axis=1) & ~inside
     number = np.where(inside, np.cumsum(inside) - 1, -1)
+    number[near] = int(inside.sum()) + np.arange(int(near.sum()))
     if not inside.any():
         raise OpticsError(f"{specimen.name}: no column lies on the image")
     kinds, kind = np.unique(specimen.u_A, return_inverse=True)
@@ -215,6 +228,7 @@ def image_model(
         np.concatenate(profile).astype(np.int64),
         tuple(spot_profile(optics, float(u)) for u in kinds),
         np.broadcast_to(np.asarray(background, dtype=np.float64) * dose_e_per_A2 * p**2, scan.shape),
+        int(near.sum()),
     )
 
 
@@ -311,7 +325,12 @@ def hybrid_bound(
             block = own[i][np.ix_(free, free)] + np.diag(precision[i, free])
             inverse[i][np.ix_(free, free)] = np.linalg.inv(block)
     information = direct - np.einsum("pxi,ixy,qyi->pq", mixed, inverse, mixed, optimize=True)
+    inside = model.columns - model.beyond
+    of_columns = np.arange(3 * model.columns).reshape(3, -1)
+    outside = of_columns[:, inside:].ravel()
+    information[outside, outside] += _BEYOND_SIGMA**-2
+    kept = np.append(of_columns[:, :inside].ravel(), 3 * model.columns)
     try:
-        return Bound(np.linalg.inv(information), model.columns)
+        return Bound(np.linalg.inv(information)[np.ix_(kept, kept)], inside)
     except np.linalg.LinAlgError as error:
         raise OpticsError("two columns cannot be told apart: their spots lie on one another") from error

@@ -75,6 +75,9 @@ def test_the_sparse_equations_are_those_of_dense_algebra():
     prior, pull = np.zeros(total), jacobian.T @ (weight * (image - model.image)).ravel()
     prior[k + g :] = np.tile(1.0 / sigma**2, size)
     pull[k + g :] -= prior[k + g :] * state.shift.ravel()
+    for axis in range(2):
+        prior[axis:k:3] = problem.anchor_precision
+    pull[:k] += prior[:k] * np.column_stack([problem.anchor - state.xy, np.zeros(len(xy))]).ravel()
     prior[k + 3] = TAIL_SHARE[1] ** -2
     pull[k + 3] += prior[k + 3] * (TAIL_SHARE[0] - state.shape[3])
     covariance = np.linalg.inv(jacobian.T @ (weight.ravel()[:, None] * jacobian) + np.diag(prior))

@@ -100,6 +100,27 @@ def test_rows_that_move_add_their_variance():
     assert both.relative_xy_A[0, 0] == pytest.approx(0.4 / 5000**0.5 / 2**0.5, rel=0.05)
 
 
+def test_columns_outside_hold_rows_only_as_far_as_they_are_known():
+    """A spot half over the edge: known, it says where its rows were; unknown, it says little; far out, nothing."""
+    sigma = np.tile([0.1, 0.0], (60, 1))
+    pair = _spots([(2.5, 3.0), (-0.1, 3.0)], 5000, sigma=0.4, shape=(60, 60), pixel=0.1, background=1.0)
+    unknown = hybrid_bound(replace(pair, beyond=1), sigma, draws=4)
+    known = hybrid_bound(replace(pair, site_column=np.array([0, -1])), sigma, draws=4)
+    alone = hybrid_bound(
+        replace(pair, site_column=np.array([0, 0]), site_counts=np.array([5000.0, 1e-6])), sigma, draws=4
+    )
+    assert unknown.columns == known.columns == 1
+    assert known.xy_A[0, 0] < 0.8 * unknown.xy_A[0, 0]
+    assert unknown.xy_A[0, 0] == pytest.approx(alone.xy_A[0, 0], rel=0.05)
+    crystal = project(material("Pt").atoms(), (1, 1, 0), u_A=material("Pt").u_A).slab(20.0)
+    model = image_model(crystal, CONDITIONS[1], DETECTOR, Scan((64, 64), 0.15), 2e4, 0.01)
+    places = model.site_xy_A[model.site_column >= 0]
+    on_image = ((places > -0.075) & (places < 63.5 * 0.15)).all(axis=1)
+    assert 0 < model.beyond == (~on_image).sum()
+    assert hybrid_bound(model).columns == on_image.sum()
+    assert places.min() > -0.075 - 2.0
+
+
 @pytest.mark.parametrize("jitter", [0.0, 0.05])
 def test_an_efficient_estimator_reaches_the_bound(jitter):
     """Monte-Carlo of Fisher scoring over columns, background and, with their prior, all row displacements."""
