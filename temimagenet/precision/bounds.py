@@ -32,6 +32,9 @@ _BEYOND_SIGMA = 1.0
 """Standard deviation, in angstrom and in the logarithm of the intensity, to which a column outside is known beforehand:
 roughly the room between its neighbours, so that what cannot be seen of it stays finite."""
 
+SEEN_A = 4.0
+"""How far from a column pixels say something about it: its slope has fallen to a few thousandths of the largest."""
+
 REACH_A = 8.0
 """How far a column's spot is followed; the tails of the probe beyond it are left out."""
 
@@ -122,38 +125,36 @@ class ImageModel:
         p = self.pixel_size_A
         shift = np.zeros((rows, 2)) if row_shift_A is None else row_shift_A
         count = self.columns
+        tables = [_Table(profile) for profile in self.profiles]
         total = self.background_counts.astype(np.float64).copy()
         moved = np.zeros((2, rows, columns))
         pixel_parts, column_parts, value_parts = [], [], []
         for (x, y), counts, column, kind in zip(
             self.site_xy_A, self.site_counts, self.site_column, self.site_profile, strict=True
         ):
-            i = np.arange(*_span(y, p, rows, REACH_A))
-            j = np.arange(*_span(x, p, columns, REACH_A))
-            if not len(i) or not len(j):
+            i, j = slice(*_span(y, p, rows, REACH_A)), slice(*_span(x, p, columns, REACH_A))
+            if i.start >= i.stop or j.start >= j.stop:
                 continue
-            dx = j[None, :] * p + shift[i, 0][:, None] - x
-            dy = np.broadcast_to((i * p + shift[i, 1])[:, None] - y, dx.shape)
-            r = np.hypot(dx, dy)
-            profile = self.profiles[kind]
-            near = r < REACH_A
-            scale = counts * p**2
-            # The spot ends where it is cut without a step, so that its derivatives are whole.
-            value = np.where(near, scale * (profile.value(r) - profile.value(np.array(REACH_A))), 0.0)
-            over = np.where(near, scale * profile.slope(r), 0.0) / np.maximum(r, 1e-12)
+            dx = np.arange(j.start, j.stop) * p + shift[i, :1] - x
+            dy = (np.arange(i.start, i.stop) * p + shift[i, 1] - y)[:, None]
+            value, over = tables[kind](dx**2 + dy**2, counts * p**2)
             # Moving a column is moving the beam the other way.
             by_x, by_y = -over * dx, -over * dy
-            block = np.ix_(i, j)
-            total[block] += value
-            moved[0][block] -= by_x
-            moved[1][block] -= by_y
+            total[i, j] += value
+            moved[0, i, j] -= by_x
+            moved[1, i, j] -= by_y
             if column < 0:
                 continue
-            pixels = (i[:, None] * columns + j[None, :]).ravel()
+            inner = slice(*_span(y, p, rows, SEEN_A)), slice(*_span(x, p, columns, SEEN_A))
+            here = (
+                slice(inner[0].start - i.start, inner[0].stop - i.start),
+                slice(inner[1].start - j.start, inner[1].stop - j.start),
+            )
+            pixels = np.arange(*inner[0].indices(rows))[:, None] * columns + np.arange(*inner[1].indices(columns))
             for offset, part in ((0, by_x), (count, by_y), (2 * count, value)):
-                pixel_parts.append(pixels)
-                column_parts.append(np.full(len(pixels), offset + column))
-                value_parts.append(part.ravel())
+                pixel_parts.append(pixels.ravel())
+                column_parts.append(np.full(pixels.size, offset + column))
+                value_parts.append(part[here].ravel())
         everywhere = np.arange(rows * columns)
         for offset, part in ((0, np.ones(rows * columns)), (1, moved[0].ravel()), (2, moved[1].ravel())):
             pixel_parts.append(everywhere)
@@ -162,6 +163,27 @@ class ImageModel:
         indices = (np.concatenate(pixel_parts), np.concatenate(column_parts))
         matrix = coo_array((np.concatenate(value_parts), indices), shape=(rows * columns, 3 * count + 3))
         return total, matrix.tocsr()
+
+
+class _Table:
+    """A profile cut to `REACH_A`, on a fine grid of radii."""
+
+    _STEP_A = 1e-3
+
+    def __init__(self, profile: Profile) -> None:
+        r = np.arange(0.0, REACH_A + 2.0 * self._STEP_A, self._STEP_A)
+        # The spot ends where it is cut without a step, so that its derivatives are whole.
+        self._value = np.where(r < REACH_A, profile.value(r) - profile.value(np.array(REACH_A)), 0.0)
+        self._over = np.where(r < REACH_A, profile.slope(r), 0.0) / np.maximum(r, 1e-12)
+        self._over[0] = self._over[1]
+
+    def __call__(self, squared: NDArray[np.float64], scale: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Value and slope over radius at squared radii, times a scale; linear between the grid's points."""
+        place = np.minimum(np.sqrt(squared) / self._STEP_A, len(self._value) - 2)
+        below = place.astype(np.int64)
+        part = place - below
+        value, over = (scale * (t[below] + part * (t[below + 1] - t[below])) for t in (self._value, self._over))
+        return value, over
 
 
 def _span(place: float, step: float, count: int, reach: float) -> tuple[int, int]:
