@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import cg
 from scipy.spatial import KDTree
-from scipy.stats import norm
+from scipy.special import gammaln
 
 from temimagenet.errors import LocalizeError
 from temimagenet.localize.protocol import check_image
@@ -29,6 +29,12 @@ _FINE_PX = 1.5
 """Trials of wider spots are made on images binned until the width is below twice this."""
 
 _LEAST_WIDTH_PX = 0.7
+
+_NOISE_REACH = 2.0
+"""Noise is averaged over this many filter widths."""
+
+_FREEDOM = 12.0
+"""Degrees of freedom of that average for a filter of one pixel; measured on white noise."""
 
 _FAINTEST = 0.06
 """A column beside brighter ones needs this share of their height: the tails of probes are no columns."""
@@ -63,7 +69,7 @@ def detect_columns(
     pixel_size_A: float,
     *,
     width_A: tuple[float, float] = (0.16, 1.7),
-    false_positives: float = 0.1,
+    false_share: float = 0.05,
 ) -> Detected:
     """Find columns and the width of their spots.
 
@@ -79,7 +85,8 @@ def detect_columns(
         image: (rows, columns) intensities in any unit.
         pixel_size_A: pixel size; only bounds the width, so it may be wrong by a factor of two.
         width_A: least and largest standard deviation of a spot.
-        false_positives: expected number of spots that are noise, in an image without columns.
+        false_share: largest expected share of noise among what is found (Benjamini & Hochberg, J. R. Stat. Soc. B 57
+            (1995) 289); in an image without columns, the chance that anything is found.
 
     Returns:
         Columns in no particular order; none where nothing stands out.
@@ -90,15 +97,15 @@ def detect_columns(
     values = check_image(image, pixel_size_A)
     if not 0.0 < width_A[0] <= width_A[1] < np.inf:
         raise LocalizeError(f"widths {width_A} A: expected a positive least and a largest standard deviation")
-    if not 0.0 < false_positives < np.inf:
-        raise LocalizeError(f"false positives {false_positives}: expected above 0")
+    if not 0.0 < false_share < 1.0:
+        raise LocalizeError(f"share of false columns {false_share}: expected between 0 and 1")
     picture = ((values - values.mean()) / values.std()).astype(np.float32)
     trials = _trial_widths(np.array(width_A) / pixel_size_A, min(picture.shape))
-    width = _width(picture, trials, false_positives)
+    width = _width(picture, trials, false_share)
     if width is None:
         return Detected(np.empty((0, 2)), float("nan"), np.empty(0), np.empty(0))
     bins = max(1, int(width // (2.0 * _FINE_PX)))
-    xy, height, significance = _find(_binned(picture, bins), width / bins, false_positives)
+    xy, height, significance = _find(_binned(picture, bins), width / bins, false_share)
     return Detected(
         xy * bins + (bins - 1) / 2.0, width, height * float(values.std()), significance
     )
@@ -120,7 +127,7 @@ def _binned(picture: Array, bins: int) -> Array:
     return means
 
 
-def _width(picture: Array, trials: NDArray[np.float64], false_positives: float) -> float | None:
+def _width(picture: Array, trials: NDArray[np.float64], false_share: float) -> float | None:
     """The width whose spots explain most of the image, or None where none explains any."""
     bins = max(1, int(trials[0] // _FINE_PX))
     level = _binned(picture, bins)
@@ -134,7 +141,7 @@ def _width(picture: Array, trials: NDArray[np.float64], false_positives: float) 
             level, band = _binned(level, 2), _binned(band, 2)
         s = width / bins
         response, noise = _response(level, _BLUR * s)
-        xy, value, _ = _maxima(response, noise, _threshold(level.shape, _BLUR * s, false_positives), _BLUR * s)
+        xy, value, _ = _maxima(response, noise, false_share, _BLUR * s)
         if not len(xy):
             continue
         spots = _painted(xy, _heights(xy, value, s, _BLUR * s), level.shape)
@@ -151,21 +158,20 @@ def _width(picture: Array, trials: NDArray[np.float64], false_positives: float) 
 
 
 def _find(
-    picture: Array, width: float, false_positives: float
+    picture: Array, width: float, false_share: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Positions, heights and significances of spots of a known width: the plain ones, then the hidden ones."""
     blur = _BLUR * width
     response, noise = _response(picture, blur)
-    threshold = _threshold(picture.shape, blur, false_positives)
     unit = float(_overlap(np.zeros(1), width, blur)[0])
-    xy, value, significance = _maxima(response, noise, threshold, blur)
+    xy, value, significance = _maxima(response, noise, false_share, blur)
     if not len(xy):
         return xy, value, significance
     height = _heights(xy, value, width, blur)
     for _ in range(2):
         spots = _painted(xy, height, picture.shape)
         left = response - _laplacian(spots, np.hypot(width, blur)) * np.float32(blur**2)
-        more, rest, sure = _maxima(left, noise, threshold, blur)
+        more, rest, sure = _maxima(left, noise, false_share, blur)
         near = KDTree(xy)
         apart, _ = near.query(more)
         keep = (apart > 1.6 * width) & (rest > _FAINTEST * unit * _brightest(near, height, more, 6.0 * width))
@@ -188,12 +194,6 @@ def _brightest(
     padded = np.append(height, 0.0)
     best: NDArray[np.float64] = padded[np.asarray(index).reshape(len(xy), count)].max(axis=1)
     return best
-
-
-def _threshold(shape: tuple[int, ...], blur: float, false_positives: float) -> float:
-    """Standard deviations that noise exceeds `false_positives` times in an image: about one maximum in (3 blur)^2."""
-    places = max(1.0, shape[0] * shape[1] / (3.0 * blur) ** 2)
-    return float(norm.isf(min(0.05, false_positives / places)))
 
 
 def _blurred(picture: Array, sigma: float) -> Array:
@@ -220,7 +220,7 @@ def _response(picture: Array, blur: float) -> tuple[Array, Array]:
     rough, plain = (ndimage.convolve1d(part, _ROUGHNESS, axis=0, mode="reflect") for part in (curved, smooth))
     # Rows are independent: variances add with the squares of the filter's weights.
     variance = (even @ even) * rough**2 + 2.0 * (even @ bent) * rough * plain + (bent @ bent) * plain**2
-    variance = ndimage.gaussian_filter(variance.astype(np.float32), 1.5 * blur, truncate=3.0)
+    variance = ndimage.gaussian_filter(variance.astype(np.float32), _NOISE_REACH * blur, truncate=3.0)
     # Clipped and empty areas have no noise of their own.
     variance = np.maximum(variance, 1e-3 * variance.mean() + 1e-12)
     scale = np.float32(blur**2)
@@ -228,14 +228,19 @@ def _response(picture: Array, blur: float) -> tuple[Array, Array]:
 
 
 def _maxima(
-    response: Array, noise: Array, threshold: float, radius: float
+    response: Array, noise: Array, false_share: float, blur: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Sub-pixel maxima above the noise: positions, values, values over noise."""
-    size = 2 * max(1, round(radius)) + 1
-    top = (ndimage.maximum_filter(response, size=size) == response) & (response > threshold * noise)
+    size = 2 * max(1, round(blur)) + 1
+    top = (ndimage.maximum_filter(response, size=size) == response) & (response > 2.0 * noise)
     # A maximum on the border belongs to what lies beyond it.
     top[[0, -1]] = top[:, [0, -1]] = False
     i, j = np.nonzero(top)
+    significance = response[i, j] / noise[i, j]
+    order = np.argsort(-significance)
+    passed = _chance_maxima(significance[order], response.size, blur) <= false_share * np.arange(1, len(order) + 1)
+    chosen = order[: int(np.flatnonzero(passed).max(initial=-1)) + 1]
+    i, j, significance = i[chosen], j[chosen], significance[chosen].astype(np.float64)
     padded = np.pad(response.astype(np.float64), 1, mode="reflect")
     middle = padded[i + 1, j + 1]
 
@@ -246,7 +251,20 @@ def _maxima(
 
     x = j + shift(padded[i + 1, j], padded[i + 1, j + 2])
     y = i + shift(padded[i, j + 1], padded[i + 2, j + 1])
-    return np.stack([x, y], axis=1), middle, middle / noise[i, j]
+    return np.stack([x, y], axis=1), middle, significance
+
+
+def _chance_maxima(significance: NDArray[np.float64], pixels: int, blur: float) -> NDArray[np.float64]:
+    """Expected number of maxima above a significance in noise alone.
+
+    The Euler characteristic of a Student field (Worsley, Adv. Appl. Probab. 26 (1994) 13) whose freedom is that of the
+    estimate of noise; white noise behind this filter has a roughness of 1.5 / blur^2.
+    """
+    freedom = _FREEDOM * blur
+    unit = np.exp(gammaln(0.5 * (freedom + 1.0)) - gammaln(0.5 * freedom)) / np.sqrt(0.5 * freedom)
+    tail = significance * (1.0 + significance**2 / freedom) ** (-0.5 * (freedom - 1.0))
+    number: NDArray[np.float64] = pixels * 1.5 / blur**2 * (2.0 * np.pi) ** -1.5 * unit * tail
+    return number
 
 
 def _sampled(response: Array, xy: NDArray[np.float64]) -> NDArray[np.float64]:
