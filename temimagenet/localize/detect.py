@@ -31,7 +31,7 @@ _FINE_PX = 1.5
 _TILE_PX = 384
 """The width is measured on a part of the image of this edge."""
 
-_FOUND_PX = 2.5
+_FOUND_PX = 2.2
 """Columns are found on an image binned until the width is just above this."""
 
 _LEAST_WIDTH_PX = 0.7
