@@ -1,6 +1,24 @@
 """Localizers: from an image to atomic columns with standard errors, all by one protocol."""
 
-from temimagenet.localize.gaussian import GaussianRefinement, fit_gaussians
+from temimagenet.localize.detect import Detected, detect_columns
+from temimagenet.localize.gaussian import GaussianFit, GaussianRefinement, fit_gaussians
+from temimagenet.localize.otsu import OtsuCentroid, otsu_threshold
 from temimagenet.localize.protocol import Flag, FoundColumns, Localizer, check_image
+from temimagenet.localize.scan_aware import ScanAware, ScanFit, fit_scan_aware
 
-__all__ = ["Flag", "FoundColumns", "GaussianRefinement", "Localizer", "check_image", "fit_gaussians"]
+__all__ = [
+    "Detected",
+    "Flag",
+    "FoundColumns",
+    "GaussianFit",
+    "GaussianRefinement",
+    "Localizer",
+    "OtsuCentroid",
+    "ScanAware",
+    "ScanFit",
+    "check_image",
+    "detect_columns",
+    "fit_gaussians",
+    "fit_scan_aware",
+    "otsu_threshold",
+]

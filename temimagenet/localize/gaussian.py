@@ -1,4 +1,4 @@
-"""`GaussianRefinement`: two-dimensional Gaussian fits of all columns at once, batched Levenberg-Marquardt in torch."""
+"""`GaussianFit`, `GaussianRefinement`: two-dimensional Gaussian fits of all columns at once, batched Levenberg-Marquardt in torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from temimagenet.errors import LocalizeError
+from temimagenet.localize.detect import detect_columns
 from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts
 
-__all__ = ["Estimator", "GaussianRefinement", "fit_gaussians"]
+__all__ = ["Estimator", "GaussianFit", "GaussianRefinement", "fit_gaussians"]
 
 Estimator = Literal["least-squares", "poisson"]
 """`least-squares`: all pixels alike; `poisson`: maximum likelihood of counts up to an unknown gain."""
@@ -51,6 +52,40 @@ class GaussianRefinement:
         """Refine positions; see `fit_gaussians`."""
         return fit_gaussians(
             image, pixel_size_A, start_px, width_px,
+            estimator=self.estimator, elliptic=self.elliptic, window=self.window,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GaussianFit:
+    """Localizer: `detect_columns`, then `fit_gaussians` from there.
+
+    Attributes:
+        estimator: least squares or Poisson maximum likelihood.
+        elliptic: three widths (two axes and their direction) instead of one.
+        window: half edge of the square window around a column, in standard deviations of the spot.
+    """
+
+    estimator: Estimator = "poisson"
+    elliptic: bool = False
+    window: float = 2.5
+
+    @property
+    def name(self) -> str:
+        """Short name for tables."""
+        return f"detection, {GaussianRefinement(self.estimator, self.elliptic, self.window).name}"
+
+    def __call__(self, image: ArrayLike, pixel_size_A: float) -> FoundColumns:
+        """Find and fit the columns of one image.
+
+        Raises:
+            LocalizeError: the image cannot be used; negative pixels with "poisson".
+        """
+        found = detect_columns(image, pixel_size_A)
+        # Without columns there is no width either, and none is needed.
+        width_px = found.width_px if len(found) else 1.0
+        return fit_gaussians(
+            image, pixel_size_A, found.xy_px, width_px,
             estimator=self.estimator, elliptic=self.elliptic, window=self.window,
         )  # fmt: skip
 

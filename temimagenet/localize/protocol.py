@@ -54,6 +54,12 @@ class FoundColumns:
     flags: Int[NDArray[np.int64], "N"]
     pixel_size_A: float
 
+    @staticmethod
+    def none(pixel_size_A: float) -> FoundColumns:
+        """No column at all."""
+        pairs, single = np.zeros((0, 2)), np.zeros(0)
+        return FoundColumns(pairs, pairs, single, single, single, np.zeros(0, dtype=np.int64), pixel_size_A)
+
     def __len__(self) -> int:
         """Number of columns, flagged ones included."""
         return len(self.xy_px)

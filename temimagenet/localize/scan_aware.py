@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
 from temimagenet.errors import LocalizeError
+from temimagenet.localize.detect import detect_columns
 from temimagenet.localize.joint import TAIL, TAIL_SHARE, Covariance, Equations, Model, NotDefinite, Problem, State, Step
 from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts
 
-__all__ = ["ScanFit", "fit_scan_aware"]
+__all__ = ["ScanAware", "ScanFit", "fit_scan_aware"]
 
 _BEYOND = 4.0
 """Standard errors beyond which a pixel's surroundings are something that the model does not know."""
@@ -56,6 +57,27 @@ class ScanFit:
     model: Float[NDArray[np.float64], "rows columns"]
     noise: tuple[float, float]
     rounds: int
+
+
+@dataclass(frozen=True)
+class ScanAware:
+    """Localizer: `detect_columns`, then `fit_scan_aware` from there."""
+
+    @property
+    def name(self) -> str:
+        """Short name for tables."""
+        return "scan-aware fit"
+
+    def __call__(self, image: ArrayLike, pixel_size_A: float) -> FoundColumns:
+        """Find and fit the columns of one image.
+
+        Raises:
+            LocalizeError: the image cannot be used.
+        """
+        found = detect_columns(image, pixel_size_A)
+        if not len(found):
+            return FoundColumns.none(pixel_size_A)
+        return fit_scan_aware(image, pixel_size_A, found.xy_px, found.width_px).columns
 
 
 def fit_scan_aware(

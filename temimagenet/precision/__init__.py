@@ -9,5 +9,17 @@ from temimagenet.precision.bounds import (
     image_model,
     spot_profile,
 )
+from temimagenet.precision.lattice import LatticePrecision, Spacing, lattice_precision
 
-__all__ = ["Bound", "ImageModel", "Profile", "gaussian_profile", "hybrid_bound", "image_model", "spot_profile"]
+__all__ = [
+    "Bound",
+    "ImageModel",
+    "LatticePrecision",
+    "Profile",
+    "Spacing",
+    "gaussian_profile",
+    "hybrid_bound",
+    "image_model",
+    "lattice_precision",
+    "spot_profile",
+]

@@ -1,0 +1,328 @@
+"""Detection: where columns are, from the image alone, without a lattice; and how wide their spots are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage, sparse
+from scipy.sparse.linalg import cg
+from scipy.spatial import KDTree
+from scipy.special import gammaln
+
+from temimagenet.errors import LocalizeError
+from temimagenet.localize.protocol import check_image
+
+__all__ = ["Detected", "detect_columns"]
+
+Array = NDArray[np.float32]
+
+_WIDTH_STEP = 1.3
+"""Ratio of neighbouring trial widths."""
+
+_BLUR = 0.8
+"""Standard deviation of the filter in that of the spot: less resolves closer columns, more averages more noise."""
+
+_FINE_PX = 1.5
+"""Trials of wider spots are made on images binned until the width is below twice this."""
+
+_TILE_PX = 384
+"""The width is measured on a part of the image of this edge."""
+
+_FOUND_PX = 2.2
+"""Columns are found on an image binned until the width is just above this."""
+
+_LEAST_WIDTH_PX = 0.7
+
+_NOISE_REACH = 2.0
+"""Noise is averaged over this many filter widths."""
+
+_FREEDOM = 12.0
+"""Degrees of freedom of that average for a filter of one pixel; measured on white noise."""
+
+_FAINTEST = 0.06
+"""A column beside brighter ones needs this share of their height: the tails of probes are no columns."""
+
+_ROUGHNESS = np.array([1.0, -4.0, 6.0, -4.0, 1.0], dtype=np.float32) / np.float32(np.sqrt(70.0))
+"""Fourth difference, of unit variance on white noise, blind to what is smooth over five rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Detected:
+    """Columns that were detected, brightest information first wanted by a fit.
+
+    Attributes:
+        xy_px: (N, 2) positions (x, y) in pixels, pixel centres at integers.
+        width_px: standard deviation of the typical spot in pixels; nan where nothing was found.
+        height: (N,) heights of Gaussians of that width in the image's unit.
+        significance: (N,) height over its standard deviation by shot and scan noise.
+    """
+
+    xy_px: Float[NDArray[np.float64], "N 2"]
+    width_px: float
+    height: Float[NDArray[np.float64], "N"]
+    significance: Float[NDArray[np.float64], "N"]
+
+    def __len__(self) -> int:
+        """Number of columns."""
+        return len(self.xy_px)
+
+
+def detect_columns(
+    image: ArrayLike,
+    pixel_size_A: float,
+    *,
+    width_A: tuple[float, float] = (0.16, 1.7),
+    false_share: float = 0.05,
+) -> Detected:
+    """Find columns and the width of their spots.
+
+    For each trial width, maxima of the scale-normalised Laplacian of Gaussian (Lindeberg, Int. J. Comput. Vis. 30
+    (1998) 79) above the noise are taken for Gaussian spots and their heights are solved for together. The width whose
+    spots correlate best with the band-passed image is the image's. Columns that brighter neighbours hide are then found on what the
+    spots leave over.
+
+    Noise is measured from fourth differences between rows after filtering along them. Rows are independent, in counts and in
+    scan noise, so both kinds are in it.
+
+    Args:
+        image: (rows, columns) intensities in any unit.
+        pixel_size_A: pixel size; only bounds the width, so it may be wrong by a factor of two.
+        width_A: least and largest standard deviation of a spot.
+        false_share: largest expected share of noise among what is found (Benjamini & Hochberg, J. R. Stat. Soc. B 57
+            (1995) 289); in an image without columns, the chance that anything is found.
+
+    Returns:
+        Columns in no particular order; none where nothing stands out.
+
+    Raises:
+        LocalizeError: the image or a setting cannot be used.
+    """
+    values = check_image(image, pixel_size_A)
+    if not 0.0 < width_A[0] <= width_A[1] < np.inf:
+        raise LocalizeError(f"widths {width_A} A: expected a positive least and a largest standard deviation")
+    if not 0.0 < false_share < 1.0:
+        raise LocalizeError(f"share of false columns {false_share}: expected between 0 and 1")
+    picture = ((values - values.mean()) / values.std()).astype(np.float32)
+    trials = _trial_widths(np.array(width_A) / pixel_size_A, min(picture.shape))
+    width = _width(_liveliest(picture), trials, false_share)
+    if width is None:
+        return Detected(np.empty((0, 2)), float("nan"), np.empty(0), np.empty(0))
+    bins = max(1, int(width // _FOUND_PX))
+    xy, height, significance = _find(_binned(picture, bins), width / bins, false_share)
+    return Detected(xy * bins + (bins - 1) / 2.0, width, height * float(values.std()), significance)
+
+
+def _trial_widths(bounds_px: NDArray[np.float64], edge: int) -> NDArray[np.float64]:
+    """Geometric ladder of widths in pixels that the pixels and the image can hold."""
+    low, high = np.clip(bounds_px, _LEAST_WIDTH_PX, max(_LEAST_WIDTH_PX, edge / 8.0))
+    steps = int(np.ceil(np.log(high / low) / np.log(_WIDTH_STEP) - 1e-9))
+    ladder: NDArray[np.float64] = low * _WIDTH_STEP ** np.arange(steps + 1)
+    return ladder
+
+
+def _liveliest(picture: Array) -> Array:
+    """The tile of the image with the greatest differences between neighbours, after binning against noise."""
+    edge = _TILE_PX // 4
+    if min(picture.shape) <= _TILE_PX:
+        return picture
+    level = _binned(picture, 4)
+    energy = np.diff(level, axis=0)[:, 1:] ** 2 + np.diff(level, axis=1)[1:] ** 2
+    sums = np.pad(energy, ((1, 0), (1, 0))).cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    tiles = sums[edge:, edge:] - sums[:-edge, edge:] - sums[edge:, :-edge] + sums[:-edge, :-edge]
+    i, j = 4 * np.array(np.unravel_index(np.argmax(tiles), tiles.shape))
+    return picture[i : i + _TILE_PX, j : j + _TILE_PX]
+
+
+def _binned(picture: Array, bins: int) -> Array:
+    """Means of square bins; the odd rows and columns at the end are left out."""
+    rows, columns = (size // bins for size in picture.shape)
+    blocks = picture[: rows * bins, : columns * bins].reshape(rows, bins, columns, bins)
+    means: Array = blocks.mean(axis=(1, 3))
+    return means
+
+
+def _width(picture: Array, trials: NDArray[np.float64], false_share: float) -> float | None:
+    """The width whose spots explain most of the image, or None where none explains any."""
+    bins = max(1, int(trials[0] // _FINE_PX))
+    level = _binned(picture, bins)
+    fine, coarse = trials[0], 1.2 * trials[-1]
+    band = _blurred(level, fine / bins) - _blurred(level, coarse / bins)
+    energy = float(np.mean(band**2))
+    scores = np.zeros(len(trials))
+    for number, width in enumerate(trials):
+        while width / bins >= 2.0 * _FINE_PX and min(level.shape) >= 16:
+            bins *= 2
+            level, band = _binned(level, 2), _binned(band, 2)
+        s = width / bins
+        response, noise = _response(level, _BLUR * s)
+        xy, value, _ = _maxima(response, noise, false_share, _BLUR * s)
+        if not len(xy):
+            continue
+        spots = _painted(xy, _heights(xy, value, s, _BLUR * s), level.shape)
+        model = _blurred(spots, np.hypot(s, fine / bins)) - _blurred(spots, np.hypot(s, coarse / bins))
+        overlap = max(0.0, float(np.mean(model * band)))
+        scores[number] = overlap**2 / max(float(np.mean(model**2)) * energy, 1e-30)
+    best = int(np.argmax(scores))
+    if scores[best] <= 0.0:
+        return None
+    if 0 < best < len(trials) - 1:
+        left, middle, right = scores[best - 1 : best + 2]
+        return float(trials[best] * _WIDTH_STEP ** (0.5 * (left - right) / min(left - 2.0 * middle + right, -1e-12)))
+    return float(trials[best])
+
+
+def _find(
+    picture: Array, width: float, false_share: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Positions, heights and significances of spots of a known width: the plain ones, then the hidden ones."""
+    blur = _BLUR * width
+    response, noise = _response(picture, blur)
+    unit = float(_overlap(np.zeros(1), width, blur)[0])
+    xy, value, significance = _maxima(response, noise, false_share, blur)
+    if not len(xy):
+        return xy, value, significance
+    height = _heights(xy, value, width, blur)
+    for _ in range(2):
+        spots = _painted(xy, height, picture.shape)
+        left = response - _laplacian(spots, np.hypot(width, blur)) * np.float32(blur**2)
+        more, rest, sure = _maxima(left, noise, false_share, blur)
+        near = KDTree(xy)
+        apart, _ = near.query(more)
+        keep = (apart > 1.6 * width) & (rest > _FAINTEST * unit * _brightest(near, height, more, 6.0 * width))
+        if not keep.any():
+            break
+        xy, value, significance = (
+            np.concatenate(pair)
+            for pair in ((xy, more[keep]), (value, _sampled(response, more[keep])), (significance, sure[keep]))
+        )
+        height = _heights(xy, value, width, blur)
+    good = height > _FAINTEST * _brightest(KDTree(xy), height, xy, 6.0 * width)
+    return xy[good], height[good], significance[good]
+
+
+def _brightest(tree: KDTree, height: NDArray[np.float64], xy: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
+    """Greatest height of the nearest few columns within a reach of each place."""
+    count = min(8, tree.n)
+    apart, index = tree.query(xy, k=count, distance_upper_bound=reach)
+    padded = np.append(height, 0.0)
+    best: NDArray[np.float64] = padded[np.asarray(index).reshape(len(xy), count)].max(axis=1)
+    return best
+
+
+def _blurred(picture: Array, sigma: float) -> Array:
+    """Gaussian blur."""
+    blurred: Array = ndimage.gaussian_filter(picture, sigma, mode="reflect")
+    return blurred
+
+
+def _laplacian(picture: Array, sigma: float) -> Array:
+    """Minus the Laplacian of a Gaussian blur."""
+    negative: Array = -ndimage.gaussian_laplace(picture, sigma, mode="constant")
+    return negative
+
+
+def _response(picture: Array, blur: float) -> tuple[Array, Array]:
+    """Scale-normalised minus Laplacian of Gaussian, and the standard deviation of its noise."""
+    curved = ndimage.gaussian_filter1d(picture, blur, axis=1, order=2)
+    smooth = ndimage.gaussian_filter1d(picture, blur, axis=1)
+    response = ndimage.gaussian_filter1d(curved, blur, axis=0) + ndimage.gaussian_filter1d(
+        smooth, blur, axis=0, order=2
+    )
+    reach = int(4.0 * blur + 0.5) + 1
+    impulse = np.zeros(2 * reach + 1)
+    impulse[reach] = 1.0
+    even, bent = (ndimage.gaussian_filter1d(impulse, blur, order=order) for order in (0, 2))
+    rough, plain = (ndimage.convolve1d(part, _ROUGHNESS, axis=0, mode="reflect") for part in (curved, smooth))
+    # Rows are independent: variances add with the squares of the filter's weights.
+    variance = (even @ even) * rough**2 + 2.0 * (even @ bent) * rough * plain + (bent @ bent) * plain**2
+    variance = ndimage.gaussian_filter(variance.astype(np.float32), _NOISE_REACH * blur, truncate=3.0)
+    # Clipped and empty areas have no noise of their own.
+    variance = np.maximum(variance, 1e-3 * variance.mean() + 1e-12)
+    scale = np.float32(blur**2)
+    return -scale * response, scale * np.sqrt(variance)
+
+
+def _maxima(
+    response: Array, noise: Array, false_share: float, blur: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Sub-pixel maxima above the noise: positions, values, values over noise."""
+    size = 2 * max(1, round(blur)) + 1
+    top = (ndimage.maximum_filter(response, size=size) == response) & (response > 2.0 * noise)
+    # A maximum on the border belongs to what lies beyond it.
+    top[[0, -1]] = top[:, [0, -1]] = False
+    i, j = np.nonzero(top)
+    significance = response[i, j] / noise[i, j]
+    order = np.argsort(-significance)
+    passed = _chance_maxima(significance[order], response.size, blur) <= false_share * np.arange(1, len(order) + 1)
+    chosen = order[: int(np.flatnonzero(passed).max(initial=-1)) + 1]
+    i, j, significance = i[chosen], j[chosen], significance[chosen].astype(np.float64)
+    padded = np.pad(response.astype(np.float64), 1, mode="reflect")
+    middle = padded[i + 1, j + 1]
+
+    def shift(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
+        bend = np.minimum(before - 2.0 * middle + after, -1e-12)
+        vertex: NDArray[np.float64] = np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
+        return vertex
+
+    x = j + shift(padded[i + 1, j], padded[i + 1, j + 2])
+    y = i + shift(padded[i, j + 1], padded[i + 2, j + 1])
+    return np.stack([x, y], axis=1), middle, significance
+
+
+def _chance_maxima(significance: NDArray[np.float64], pixels: int, blur: float) -> NDArray[np.float64]:
+    """Expected number of maxima above a significance in noise alone.
+
+    The Euler characteristic of a Student field (Worsley, Adv. Appl. Probab. 26 (1994) 13) whose freedom is that of the
+    estimate of noise; white noise behind this filter has a roughness of 1.5 / blur^2.
+    """
+    freedom = _FREEDOM * blur
+    unit = np.exp(gammaln(0.5 * (freedom + 1.0)) - gammaln(0.5 * freedom)) / np.sqrt(0.5 * freedom)
+    tail = significance * (1.0 + significance**2 / freedom) ** (-0.5 * (freedom - 1.0))
+    number: NDArray[np.float64] = pixels * 1.5 / blur**2 * (2.0 * np.pi) ** -1.5 * unit * tail
+    return number
+
+
+def _sampled(response: Array, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Linear interpolation at places."""
+    values: NDArray[np.float64] = ndimage.map_coordinates(
+        response, xy.T[::-1], order=1, mode="nearest", output=np.float64
+    )
+    return values
+
+
+def _overlap(r2: NDArray[np.float64], width: float, blur: float) -> NDArray[np.float64]:
+    """Response to a spot of unit height at squared distances from its middle."""
+    v = width**2 + blur**2
+    response: NDArray[np.float64] = (blur * width) ** 2 / v * (2.0 / v - r2 / v**2) * np.exp(-0.5 * r2 / v)
+    return response
+
+
+def _heights(xy: NDArray[np.float64], value: NDArray[np.float64], width: float, blur: float) -> NDArray[np.float64]:
+    """Heights of the spots that together give the responses seen at their middles."""
+    tree = KDTree(xy)
+    pairs = tree.query_pairs(4.5 * np.hypot(width, blur), output_type="ndarray")
+    apart = ((xy[pairs[:, 0]] - xy[pairs[:, 1]]) ** 2).sum(axis=1)
+    mutual = sparse.coo_array((_overlap(apart, width, blur), (pairs[:, 0], pairs[:, 1])), shape=(len(xy),) * 2).tocsr()
+    # The kernel's transform is positive, so the matrix is too; a little more on the diagonal tames spots on one another.
+    unit = float(_overlap(np.zeros(1), width, blur)[0])
+    matrix = mutual + mutual.T + 1.02 * unit * sparse.eye_array(len(xy))
+    height, _ = cg(matrix, value, rtol=1e-3, maxiter=20)
+    return np.asarray(height, dtype=np.float64)
+
+
+def _painted(xy: NDArray[np.float64], weight: NDArray[np.float64], shape: tuple[int, ...]) -> Array:
+    """Points of given weight on a grid, shared linearly between four pixels."""
+    rows, columns = shape
+    corner = np.floor(xy).astype(np.int64)
+    part = xy - corner
+    picture = np.zeros(rows * columns)
+    for dx in (0, 1):
+        for dy in (0, 1):
+            share = np.abs(1 - dx - part[:, 0]) * np.abs(1 - dy - part[:, 1])
+            column = np.clip(corner[:, 0] + dx, 0, columns - 1)
+            row = np.clip(corner[:, 1] + dy, 0, rows - 1)
+            picture += np.bincount(row * columns + column, share * weight, minlength=rows * columns)
+    return picture.reshape(rows, columns).astype(np.float32)
