@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.spatial import KDTree
 
 from temimagenet.errors import LocalizeError
 from temimagenet.localize.detect import detect_columns
@@ -114,6 +115,7 @@ def fit_scan_aware(
     model = problem.look(state)
     trust = np.ones_like(values)
     equations: Equations | None = None
+    looked_beyond = False
     last = np.full(len(start), np.inf)
     damping, change, moved, enough, rounds = 1e-2, 1.0, np.inf, 0.0, 0
     while rounds < _ROUNDS and (moved > enough or change > 0.01):
@@ -145,10 +147,16 @@ def fit_scan_aware(
         # One column in a hundred may wander without keeping the others from their end.
         moved = float(np.quantile(last, 0.99, method="lower"))
         fitted = (state.shape[0] * state.shape[2] - state.shape[1] ** 2) ** -0.25
-        if moved < 0.5 * fitted and not 0.87 < fitted / width < 1.15 and 0.3 <= fitted < 0.5 * min(values.shape):
-            # Windows fit the spots that were found, not those that were expected.
-            width = float(fitted)
-            problem, state = _rebuilt(problem, state, width)
+        odd = not 0.87 < fitted / width < 1.15 and 0.3 <= fitted < 0.5 * min(values.shape)
+        if rounds > 2 and moved < 0.5 * fitted and (odd or not looked_beyond):
+            # Windows fit the spots that were found, not those that were expected; and now that these are taken off,
+            # others show that lie half over the edge.
+            width = float(fitted) if odd else width
+            beyond = (
+                np.zeros((0, 2)) if looked_beyond else _beyond(values - model.image, model.image, noise, width, state)
+            )
+            looked_beyond = True
+            problem, state = _rebuilt(problem, state, width, beyond)
             model, equations, moved = problem.look(state), None, np.inf
         elif rounds > 2 and before < width and change > 0.01:
             spread = equations.covariance()
@@ -184,14 +192,36 @@ def _first_state(problem: Problem, start: Array, width: float) -> State:
     return State(xy, height, shape, weights, np.zeros((rows, 2)))
 
 
-def _rebuilt(problem: Problem, state: State, width: float) -> tuple[Problem, State]:
-    """The same unknowns with windows of another width, set around the present positions."""
-    rows, cols = problem.values.shape
-    inside = np.clip(state.xy, 0.0, np.array([cols, rows]) - 1.0)
-    new = Problem(problem.values, inside, width)
-    moved = replace(state, xy=state.xy[new.order], height=state.height[new.order])
-    new.anchor = problem.anchor[new.order]
-    new.order = problem.order[new.order]
+def _beyond(residual: Array, model: Array, noise: tuple[float, float], width: float, state: State) -> Array:
+    """(G, 2) places on the edge where columns just outside reach in, far from those that are known."""
+    around = _surroundings(residual, model, noise, width)
+    peak = (around == maximum_filter(around, size=2 * int(np.ceil(width)) + 1)) & (around > 1.5 * _BEYOND)
+    rows, columns = np.nonzero(peak)
+    places = np.stack([columns, rows], axis=1).astype(np.float64)
+    size = np.array(residual.shape[::-1])
+    at_edge = ((places < 1.5 * width) | (places > size - 1 - 1.5 * width)).any(axis=1)
+    apart = KDTree(state.xy).query(places)[0] > 2.0 * width
+    return places[at_edge & apart]
+
+
+def _rebuilt(problem: Problem, state: State, width: float, more: Array) -> tuple[Problem, State]:
+    """The same unknowns, and more columns, with windows of another width set around the present positions.
+
+    The additional columns come last in the problem's `order` of starts.
+    """
+    values = problem.values
+    rows, cols = values.shape
+    inside = np.concatenate([np.clip(state.xy, 0.0, np.array([cols, rows]) - 1.0), more])
+    new = Problem(values, inside, width)
+    middle = more.astype(np.int64)
+    height = np.maximum(values[middle[:, 1], middle[:, 0]] - float(np.quantile(values, 0.1)), 0.0)
+    moved = replace(
+        state,
+        xy=np.concatenate([state.xy, more])[new.order],
+        height=np.concatenate([state.height, height])[new.order],
+    )
+    new.anchor = np.concatenate([problem.anchor, more])[new.order]
+    new.order = np.concatenate([problem.order, len(problem.order) + np.arange(len(more))])[new.order]
     return new, moved
 
 
@@ -247,10 +277,17 @@ def _trust(residual: Array, model: Array, noise: tuple[float, float], width: flo
 
     Columns just outside the image, columns that were not found, dirt.
     """
-    # A Gaussian average over white noise has 1 / (2 sqrt(pi) sigma) of its standard deviation.
-    around = gaussian_filter(residual / np.sqrt(_variance(model, noise)), width) * 2.0 * np.sqrt(np.pi) * width
+    around = _surroundings(residual, model, noise, width)
     trust: Array = np.minimum(1.0, (_BEYOND / np.maximum(np.abs(around), 1e-300)) ** 2)
     return trust
+
+
+def _surroundings(residual: Array, model: Array, noise: tuple[float, float], width: float) -> Array:
+    """Mean residual around each pixel in its standard errors."""
+    # A Gaussian average over white noise has 1 / (2 sqrt(pi) sigma) of its standard deviation.
+    mean = gaussian_filter(residual / np.sqrt(_variance(model, noise)), width)
+    around: Array = mean * (2.0 * np.sqrt(np.pi) * width)
+    return around
 
 
 def _cost(problem: Problem, model: Model, state: State, weight: Array, sigma: Array) -> float:
@@ -305,7 +342,7 @@ def _result(
         + by_shape @ covariance.shape @ by_shape
         + 2.0 * covariance.mixed @ by_shape / state.height
     )
-    back = np.argsort(problem.order)
+    back = np.argsort(problem.order)[: len(start)]
     xy, height = state.xy[back], state.height[back]
     sigma_px, height_error = error[back, :2], error[back, 2]
     rows, cols = problem.values.shape
