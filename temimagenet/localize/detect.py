@@ -51,7 +51,7 @@ _ROUGHNESS = np.array([1.0, -4.0, 6.0, -4.0, 1.0], dtype=np.float32) / np.float3
 
 @dataclass(frozen=True, eq=False)
 class Detected:
-    """Columns that were detected, brightest information first wanted by a fit.
+    """Columns that were detected: starts for a fit.
 
     Attributes:
         xy_px: (N, 2) positions (x, y) in pixels, pixel centres at integers.
@@ -81,11 +81,12 @@ def detect_columns(
 
     For each trial width, maxima of the scale-normalised Laplacian of Gaussian (Lindeberg, Int. J. Comput. Vis. 30
     (1998) 79) above the noise are taken for Gaussian spots and their heights are solved for together. The width whose
-    spots correlate best with the band-passed image is the image's. Columns that brighter neighbours hide are then found on what the
-    spots leave over.
+    spots correlate best with the band-passed image is the image's. Columns that brighter neighbours hide are then
+    found on what the spots leave over. Columns cut by the image's border are not looked for, and those nearer to it
+    than their width are drawn towards it.
 
-    Noise is measured from fourth differences between rows after filtering along them. Rows are independent, in counts and in
-    scan noise, so both kinds are in it.
+    Noise is measured from fourth differences between rows after filtering along them. Rows are independent, in counts
+    and in scan noise, so both kinds are in it. Smoothing of an image hides noise: more of it is then found.
 
     Args:
         image: (rows, columns) intensities in any unit.
@@ -112,9 +113,7 @@ def detect_columns(
         return Detected(np.empty((0, 2)), float("nan"), np.empty(0), np.empty(0))
     bins = max(1, int(width // _FOUND_PX))
     xy, height, significance = _find(_binned(picture, bins), width / bins, false_share)
-    return Detected(
-        xy * bins + (bins - 1) / 2.0, width, height * float(values.std()), significance
-    )
+    return Detected(xy * bins + (bins - 1) / 2.0, width, height * float(values.std()), significance)
 
 
 def _trial_widths(bounds_px: NDArray[np.float64], edge: int) -> NDArray[np.float64]:
@@ -197,19 +196,18 @@ def _find(
         if not keep.any():
             break
         xy, value, significance = (
-            np.concatenate(pair) for pair in ((xy, more[keep]), (value, _sampled(response, more[keep])), (significance, sure[keep]))
+            np.concatenate(pair)
+            for pair in ((xy, more[keep]), (value, _sampled(response, more[keep])), (significance, sure[keep]))
         )
         height = _heights(xy, value, width, blur)
     good = height > _FAINTEST * _brightest(KDTree(xy), height, xy, 6.0 * width)
     return xy[good], height[good], significance[good]
 
 
-def _brightest(
-    tree: KDTree, height: NDArray[np.float64], xy: NDArray[np.float64], reach: float
-) -> NDArray[np.float64]:
+def _brightest(tree: KDTree, height: NDArray[np.float64], xy: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
     """Greatest height of the nearest few columns within a reach of each place."""
     count = min(8, tree.n)
-    apart, index = tree.query(xy, k=count, distance_upper_bound=reach)
+    _, index = tree.query(xy, k=count, distance_upper_bound=reach)
     padded = np.append(height, 0.0)
     best: NDArray[np.float64] = padded[np.asarray(index).reshape(len(xy), count)].max(axis=1)
     return best
@@ -231,7 +229,9 @@ def _response(picture: Array, blur: float) -> tuple[Array, Array]:
     """Scale-normalised minus Laplacian of Gaussian, and the standard deviation of its noise."""
     curved = ndimage.gaussian_filter1d(picture, blur, axis=1, order=2)
     smooth = ndimage.gaussian_filter1d(picture, blur, axis=1)
-    response = ndimage.gaussian_filter1d(curved, blur, axis=0) + ndimage.gaussian_filter1d(smooth, blur, axis=0, order=2)
+    response = ndimage.gaussian_filter1d(curved, blur, axis=0) + ndimage.gaussian_filter1d(
+        smooth, blur, axis=0, order=2
+    )
     reach = int(4.0 * blur + 0.5) + 1
     impulse = np.zeros(2 * reach + 1)
     impulse[reach] = 1.0
@@ -255,11 +255,11 @@ def _maxima(
     # A maximum on the border belongs to what lies beyond it.
     top[[0, -1]] = top[:, [0, -1]] = False
     i, j = np.nonzero(top)
-    significance = response[i, j] / noise[i, j]
+    significance = (response[i, j] / noise[i, j]).astype(np.float64)
     order = np.argsort(-significance)
     passed = _chance_maxima(significance[order], response.size, blur) <= false_share * np.arange(1, len(order) + 1)
     chosen = order[: int(np.flatnonzero(passed).max(initial=-1)) + 1]
-    i, j, significance = i[chosen], j[chosen], significance[chosen].astype(np.float64)
+    i, j, significance = i[chosen], j[chosen], significance[chosen]
     padded = np.pad(response.astype(np.float64), 1, mode="reflect")
     middle = padded[i + 1, j + 1]
 
@@ -288,7 +288,9 @@ def _chance_maxima(significance: NDArray[np.float64], pixels: int, blur: float) 
 
 def _sampled(response: Array, xy: NDArray[np.float64]) -> NDArray[np.float64]:
     """Linear interpolation at places."""
-    values: NDArray[np.float64] = ndimage.map_coordinates(response, xy.T[::-1], order=1, mode="nearest", output=np.float64)
+    values: NDArray[np.float64] = ndimage.map_coordinates(
+        response, xy.T[::-1], order=1, mode="nearest", output=np.float64
+    )
     return values
 
 
@@ -305,7 +307,7 @@ def _heights(xy: NDArray[np.float64], value: NDArray[np.float64], width: float, 
     pairs = tree.query_pairs(4.5 * np.hypot(width, blur), output_type="ndarray")
     apart = ((xy[pairs[:, 0]] - xy[pairs[:, 1]]) ** 2).sum(axis=1)
     mutual = sparse.coo_array((_overlap(apart, width, blur), (pairs[:, 0], pairs[:, 1])), shape=(len(xy),) * 2).tocsr()
-    # The kernel's transform is positive, so the matrix is too; a little more on the diagonal tames spots on one another.
+    # The kernel's transform is positive, so the matrix is too; a little more on the diagonal parts close spots.
     unit = float(_overlap(np.zeros(1), width, blur)[0])
     matrix = mutual + mutual.T + 1.02 * unit * sparse.eye_array(len(xy))
     height, _ = cg(matrix, value, rtol=1e-3, maxiter=20)

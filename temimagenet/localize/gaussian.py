@@ -1,4 +1,4 @@
-"""`GaussianFit`, `GaussianRefinement`: two-dimensional Gaussian fits of all columns at once, batched Levenberg-Marquardt in torch."""
+"""`GaussianFit`, `GaussianRefinement`: two-dimensional Gaussian fits, batched Levenberg-Marquardt in torch."""
 
 from __future__ import annotations
 
