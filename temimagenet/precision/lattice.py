@@ -227,11 +227,11 @@ def _pairs(
     xy: NDArray[np.float64], tree: KDTree, vector: NDArray[np.float64], tolerance: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Columns that a vector takes to one another, each the other's nearest."""
-    # Peaks of a histogram are coarse: once more around the mean.
+    # Peaks of a histogram are coarse: once more around the median.
     for _ in range(2):
-        there, end = tree.query(xy + vector, distance_upper_bound=tolerance)
-        start = np.flatnonzero(np.isfinite(there))
-        end = np.asarray(end, dtype=np.int64)[start]
+        there, nearest = tree.query(xy + vector, distance_upper_bound=tolerance)
+        start = np.flatnonzero(np.isfinite(there)).astype(np.int64)
+        end = np.asarray(nearest, dtype=np.int64)[start]
         _, back = tree.query(xy[end] - vector)
         mutual = back == start
         start, end = start[mutual], end[mutual]
