@@ -24,6 +24,7 @@ Estimator = Literal["least-squares", "poisson"]
 _BATCH = 2048
 _ITERATIONS = 40
 _STEP_PX = 1e-4
+_GAIN = 1e-5
 _MOST_NEIGHBOURS = 6
 
 
@@ -188,6 +189,11 @@ def _columns(
     )  # fmt: skip
 
 
+def _pinned(p: Tensor, gradient: Tensor, least: Tensor, most: Tensor) -> Tensor:
+    """Parameters at a bound that the data pull further out."""
+    return ((p <= least) & (gradient < 0.0)) | ((p >= most) & (gradient > 0.0))
+
+
 def _fit(
     picture: Tensor, places: Tensor, width_px: float, half: int, estimator: Estimator, elliptic: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -216,6 +222,13 @@ def _fit(
     p[:, 1 + widths :: 3] = (high - low).clamp_min(1e-9 * high.abs().clamp_min(1e-300))[:, None]
     p[:, 2 + widths :: 3] = places[..., 0] - middle[:, :1]
     p[:, 3 + widths :: 3] = places[..., 1] - middle[:, 1:]
+    # Neighbours at the edge of a window would run away to infinite height; bounds that a settled fit does not touch.
+    reach = torch.full((size,), torch.inf, dtype=torch.float64)
+    reach[2 + widths :: 3] = reach[3 + widths :: 3] = 1.5 * width_px
+    reach[2 + widths : 4 + widths] = 3.0 * width_px
+    least, most = p - reach, p + reach
+    for axis in (1, 3) if elliptic else (1,):
+        least[:, axis], most[:, axis] = (4.0 * width_px) ** -2, (0.25 * width_px) ** -2
     floor = 1e-3 * picture.abs().mean() + 1e-300
 
     def look(p: Tensor, data: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -260,15 +273,19 @@ def _fit(
         return (p[:, 3] <= 0.0) | (p[:, 1] * p[:, 3] <= p[:, 2] ** 2)
 
     settled = torch.zeros(batch, dtype=torch.bool)
+    free = (mask.sum(dim=1) - size).clamp_min(1)
     damping = torch.full((batch,), 1e-2, dtype=torch.float64)
     cost, gradient, curvature, _, _ = look(p, data, mask)
     active = torch.arange(batch)
     for _ in range(_ITERATIONS):
         diagonal = curvature[active].diagonal(dim1=1, dim2=2)
         scale = diagonal.clamp_min(1e-12 * diagonal.amax(dim=1, keepdim=True) + 1e-300)
-        damped = curvature[active] + torch.diag_embed(damping[active, None] * scale)
-        step = torch.linalg.solve_ex(damped, gradient[active, :, None])[0][..., 0]
-        trial = p[active] + step
+        stuck = _pinned(p[active], gradient[active], least[active], most[active])
+        damped = curvature[active] + torch.diag_embed(torch.where(stuck, 1e9, damping[active, None]) * scale)
+        pull = torch.where(stuck, 0.0, gradient[active])
+        step = torch.linalg.solve_ex(damped, pull[..., None])[0][..., 0]
+        trial = torch.minimum(torch.maximum(p[active] + step, least[active]), most[active])
+        step = trial - p[active]
         new = look(trial, data[active], mask[active])
         better = new[0] <= cost[active]
         chosen = active[better]
@@ -276,13 +293,18 @@ def _fit(
         cost[chosen], gradient[chosen], curvature[chosen] = (part[better] for part in new[:3])
         damping[active] = torch.where(better, damping[active] * 0.2, damping[active] * 6.0).clamp(1e-9, 1e9)
         moved = step[:, 2 + widths : 4 + widths].abs().amax(dim=1)
-        done = better & (moved < _STEP_PX) & (damping[active] < 1.0)
+        # What another step could gain, in noise: parameters that the window hardly tells may stay where they are.
+        gain = (pull * step).sum(dim=1) * free[active] / (2.0 * cost[active]).clamp_min(1e-300)
+        done = better & (
+            ((moved < _STEP_PX) & (damping[active] < 1.0)) | ((gain.abs() < _GAIN) & (damping[active] < 1e-3))
+        )
         settled[active[done]] = True
         active = active[~done]
         if len(active) == 0:
             break
-    _, _, curvature, pull, jacobian = look(p, data, mask)
-    free = (mask.sum(dim=1) - size).clamp_min(1)
+    _, gradient, curvature, pull, jacobian = look(p, data, mask)
+    stuck = _pinned(p, gradient, least, most)
+    curvature = curvature + torch.diag_embed(torch.where(stuck, 1e9, 0.0) * curvature.diagonal(dim1=1, dim2=2))
     scores = jacobian * pull[:, None]
     meat = torch.bmm(scores, scores.transpose(1, 2)) * (mask.sum(dim=1) / free)[:, None, None]
     bread, failed = torch.linalg.inv_ex(curvature)
