@@ -21,7 +21,7 @@ __all__ = ["Estimator", "GaussianFit", "GaussianRefinement", "fit_gaussians"]
 Estimator = Literal["least-squares", "poisson"]
 """`least-squares`: all pixels alike; `poisson`: maximum likelihood of counts up to an unknown gain."""
 
-_BATCH = 2048
+_BATCH = 300_000
 _ITERATIONS = 40
 _STEP_PX = 1e-4
 _GAIN = 1e-5
@@ -154,8 +154,10 @@ def fit_gaussians(
         picture = torch.from_numpy(values)
         for count in np.unique(members).tolist():
             group = np.flatnonzero(members == count)
-            for first in range(0, len(group), _BATCH):
-                part = group[first : first + _BATCH]
+            # Derivatives of a batch should stay in the processor's caches.
+            batch = int(np.clip(_BATCH // (count * (2 * half + 1) ** 2), 64, 2048))
+            for first in range(0, len(group), batch):
+                part = group[first : first + batch]
                 found[part], settled[part] = _fit(
                     picture, torch.from_numpy(start[index[part, :count]]), width_px, half, estimator, elliptic
                 )
@@ -232,7 +234,8 @@ def _fit(
     floor = 1e-3 * picture.abs().mean() + 1e-300
 
     def look(p: Tensor, data: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Cost, gradient, curvature, and what the covariance needs: residuals over variance, and the derivatives."""
+        """Cost, gradient, curvature, and what the covariance needs: residuals and derivatives,
+        both over the standard deviation."""
         dx = x - p[:, 2 + widths :: 3, None]
         dy = y - p[:, 3 + widths :: 3, None]
         a = p[:, 1, None, None]
@@ -256,13 +259,14 @@ def _fit(
             safe = model.clamp_min(floor)
             deviance = safe - data + torch.xlogy(data, data.clamp_min(1e-300) / safe)
             cost = torch.where(mask, deviance, 0.0).sum(dim=1)
-            weight = torch.where(mask, 1.0 / safe, 0.0)
+            root = torch.where(mask, safe.rsqrt(), 0.0)
         else:
             cost = 0.5 * torch.where(mask, residual**2, 0.0).sum(dim=1)
-            weight = mask.double()
-        pull = weight * residual
-        gradient = torch.einsum("bpn,bn->bp", jacobian, pull)
-        curvature = torch.bmm(jacobian * weight[:, None], jacobian.transpose(1, 2))
+            root = mask.double()
+        pull = root * residual
+        jacobian *= root[:, None]
+        gradient = torch.bmm(jacobian, pull[..., None])[..., 0]
+        curvature = torch.bmm(jacobian, jacobian.transpose(1, 2))
         # A precision matrix that is not positive is no spot.
         cost = torch.where((p[:, 1] > 0.0) & (~elliptic_bad(p)), cost, torch.inf)
         return cost, gradient, curvature, pull, jacobian
@@ -282,8 +286,8 @@ def _fit(
         scale = diagonal.clamp_min(1e-12 * diagonal.amax(dim=1, keepdim=True) + 1e-300)
         stuck = _pinned(p[active], gradient[active], least[active], most[active])
         damped = curvature[active] + torch.diag_embed(torch.where(stuck, 1e9, damping[active, None]) * scale)
-        pull = torch.where(stuck, 0.0, gradient[active])
-        step = torch.linalg.solve_ex(damped, pull[..., None])[0][..., 0]
+        slope = torch.where(stuck, 0.0, gradient[active])
+        step = torch.linalg.solve_ex(damped, slope[..., None])[0][..., 0]
         trial = torch.minimum(torch.maximum(p[active] + step, least[active]), most[active])
         step = trial - p[active]
         new = look(trial, data[active], mask[active])
@@ -294,7 +298,7 @@ def _fit(
         damping[active] = torch.where(better, damping[active] * 0.2, damping[active] * 6.0).clamp(1e-9, 1e9)
         moved = step[:, 2 + widths : 4 + widths].abs().amax(dim=1)
         # What another step could gain, in noise: parameters that the window hardly tells may stay where they are.
-        gain = (pull * step).sum(dim=1) * free[active] / (2.0 * cost[active]).clamp_min(1e-300)
+        gain = (slope * step).sum(dim=1) * free[active] / (2.0 * cost[active]).clamp_min(1e-300)
         done = better & (
             ((moved < _STEP_PX) & (damping[active] < 1.0)) | ((gain.abs() < _GAIN) & (damping[active] < 1e-3))
         )
