@@ -75,7 +75,7 @@ def detect_columns(
     pixel_size_A: float,
     *,
     width_A: tuple[float, float] = (0.16, 1.7),
-    false_share: float = 0.05,
+    false_share: float = 0.1,
 ) -> Detected:
     """Find columns and the width of their spots.
 

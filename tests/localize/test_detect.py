@@ -164,10 +164,11 @@ def test_gaussian_fit_is_a_localizer():
     localizer: Localizer = GaussianFit()
     image = rng.poisson(_spots(xy, 80.0, 3.0, (160, 160))).astype(float)
     found = localizer(image, 0.15)
+    # What noise adds does not pass for a column.
     assert found.sound.sum() == len(xy)
-    away, _ = KDTree(found.xy_px).query(xy)
+    assert len(found) <= len(xy) + 2
+    away, _ = KDTree(found.xy_px[found.sound]).query(xy)
     assert np.sqrt(np.mean(away**2)) < 0.1
-    assert found.sound.all()
     assert "poisson" in localizer.name
     # One hot pixel is no column: nothing, or nothing sound.
     lonely = np.zeros((32, 32))
