@@ -51,7 +51,7 @@ _ROUGHNESS = np.array([1.0, -4.0, 6.0, -4.0, 1.0], dtype=np.float32) / np.float3
 
 @dataclass(frozen=True, eq=False)
 class Detected:
-    """Columns that were detected, brightest information first wanted by a fit.
+    """Columns that were detected: starts for a fit.
 
     Attributes:
         xy_px: (N, 2) positions (x, y) in pixels, pixel centres at integers.
@@ -75,17 +75,18 @@ def detect_columns(
     pixel_size_A: float,
     *,
     width_A: tuple[float, float] = (0.16, 1.7),
-    false_share: float = 0.05,
+    false_share: float = 0.1,
 ) -> Detected:
     """Find columns and the width of their spots.
 
     For each trial width, maxima of the scale-normalised Laplacian of Gaussian (Lindeberg, Int. J. Comput. Vis. 30
     (1998) 79) above the noise are taken for Gaussian spots and their heights are solved for together. The width whose
-    spots correlate best with the band-passed image is the image's. Columns that brighter neighbours hide are then found on what the
-    spots leave over.
+    spots correlate best with the band-passed image is the image's. Columns that brighter neighbours hide are then
+    found on what the spots leave over. Columns cut by the image's border are not looked for, and those nearer to it
+    than their width are drawn towards it.
 
-    Noise is measured from fourth differences between rows after filtering along them. Rows are independent, in counts and in
-    scan noise, so both kinds are in it.
+    Noise is measured from fourth differences between rows after filtering along them. Rows are independent, in counts
+    and in scan noise, so both kinds are in it. Smoothing of an image hides noise: more of it is then found.
 
     Args:
         image: (rows, columns) intensities in any unit.
@@ -206,7 +207,7 @@ def _find(
 def _brightest(tree: KDTree, height: NDArray[np.float64], xy: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
     """Greatest height of the nearest few columns within a reach of each place."""
     count = min(8, tree.n)
-    apart, index = tree.query(xy, k=count, distance_upper_bound=reach)
+    _, index = tree.query(xy, k=count, distance_upper_bound=reach)
     padded = np.append(height, 0.0)
     best: NDArray[np.float64] = padded[np.asarray(index).reshape(len(xy), count)].max(axis=1)
     return best
@@ -254,11 +255,11 @@ def _maxima(
     # A maximum on the border belongs to what lies beyond it.
     top[[0, -1]] = top[:, [0, -1]] = False
     i, j = np.nonzero(top)
-    significance = response[i, j] / noise[i, j]
+    significance = (response[i, j] / noise[i, j]).astype(np.float64)
     order = np.argsort(-significance)
     passed = _chance_maxima(significance[order], response.size, blur) <= false_share * np.arange(1, len(order) + 1)
     chosen = order[: int(np.flatnonzero(passed).max(initial=-1)) + 1]
-    i, j, significance = i[chosen], j[chosen], significance[chosen].astype(np.float64)
+    i, j, significance = i[chosen], j[chosen], significance[chosen]
     padded = np.pad(response.astype(np.float64), 1, mode="reflect")
     middle = padded[i + 1, j + 1]
 
@@ -306,7 +307,7 @@ def _heights(xy: NDArray[np.float64], value: NDArray[np.float64], width: float, 
     pairs = tree.query_pairs(4.5 * np.hypot(width, blur), output_type="ndarray")
     apart = ((xy[pairs[:, 0]] - xy[pairs[:, 1]]) ** 2).sum(axis=1)
     mutual = sparse.coo_array((_overlap(apart, width, blur), (pairs[:, 0], pairs[:, 1])), shape=(len(xy),) * 2).tocsr()
-    # The kernel's transform is positive, so the matrix is too; a little more on the diagonal tames spots on one another.
+    # The kernel's transform is positive, so the matrix is too; a little more on the diagonal parts close spots.
     unit = float(_overlap(np.zeros(1), width, blur)[0])
     matrix = mutual + mutual.T + 1.02 * unit * sparse.eye_array(len(xy))
     height, _ = cg(matrix, value, rtol=1e-3, maxiter=20)

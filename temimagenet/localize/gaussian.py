@@ -1,4 +1,4 @@
-"""`GaussianFit`, `GaussianRefinement`: two-dimensional Gaussian fits of all columns at once, batched Levenberg-Marquardt in torch."""
+"""`GaussianFit`, `GaussianRefinement`: two-dimensional Gaussian fits, batched Levenberg-Marquardt in torch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ __all__ = ["Estimator", "GaussianFit", "GaussianRefinement", "fit_gaussians"]
 Estimator = Literal["least-squares", "poisson"]
 """`least-squares`: all pixels alike; `poisson`: maximum likelihood of counts up to an unknown gain."""
 
-_BATCH = 2048
+_BATCH = 300_000
 _ITERATIONS = 40
 _STEP_PX = 1e-4
+_GAIN = 1e-5
 _MOST_NEIGHBOURS = 6
 
 
@@ -145,8 +146,10 @@ def fit_gaussians(
         picture = torch.from_numpy(values)
         for count in np.unique(members).tolist():
             group = np.flatnonzero(members == count)
-            for first in range(0, len(group), _BATCH):
-                part = group[first : first + _BATCH]
+            # Derivatives of a batch should stay in the processor's caches.
+            batch = int(np.clip(_BATCH // (count * (2 * half + 1) ** 2), 64, 2048))
+            for first in range(0, len(group), batch):
+                part = group[first : first + batch]
                 found[part], settled[part] = _fit(
                     picture, torch.from_numpy(start[index[part, :count]]), width_px, half, estimator, elliptic
                 )
@@ -180,6 +183,11 @@ def _columns(
     )  # fmt: skip
 
 
+def _pinned(p: Tensor, gradient: Tensor, least: Tensor, most: Tensor) -> Tensor:
+    """Parameters at a bound that the data pull further out."""
+    return ((p <= least) & (gradient < 0.0)) | ((p >= most) & (gradient > 0.0))
+
+
 def _fit(
     picture: Tensor, places: Tensor, width_px: float, half: int, estimator: Estimator, elliptic: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -208,10 +216,18 @@ def _fit(
     p[:, 1 + widths :: 3] = (high - low).clamp_min(1e-9 * high.abs().clamp_min(1e-300))[:, None]
     p[:, 2 + widths :: 3] = places[..., 0] - middle[:, :1]
     p[:, 3 + widths :: 3] = places[..., 1] - middle[:, 1:]
+    # Neighbours at the edge of a window would run away to infinite height; bounds that a settled fit does not touch.
+    reach = torch.full((size,), torch.inf, dtype=torch.float64)
+    reach[2 + widths :: 3] = reach[3 + widths :: 3] = 1.5 * width_px
+    reach[2 + widths : 4 + widths] = 3.0 * width_px
+    least, most = p - reach, p + reach
+    for axis in (1, 3) if elliptic else (1,):
+        least[:, axis], most[:, axis] = (4.0 * width_px) ** -2, (0.25 * width_px) ** -2
     floor = 1e-3 * picture.abs().mean() + 1e-300
 
     def look(p: Tensor, data: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Cost, gradient, curvature, and what the covariance needs: residuals over variance, and the derivatives."""
+        """Cost, gradient, curvature, and what the covariance needs: residuals and derivatives,
+        both over the standard deviation."""
         dx = x - p[:, 2 + widths :: 3, None]
         dy = y - p[:, 3 + widths :: 3, None]
         a = p[:, 1, None, None]
@@ -235,13 +251,14 @@ def _fit(
             safe = model.clamp_min(floor)
             deviance = safe - data + torch.xlogy(data, data.clamp_min(1e-300) / safe)
             cost = torch.where(mask, deviance, 0.0).sum(dim=1)
-            weight = torch.where(mask, 1.0 / safe, 0.0)
+            root = torch.where(mask, safe.rsqrt(), 0.0)
         else:
             cost = 0.5 * torch.where(mask, residual**2, 0.0).sum(dim=1)
-            weight = mask.double()
-        pull = weight * residual
-        gradient = torch.einsum("bpn,bn->bp", jacobian, pull)
-        curvature = torch.bmm(jacobian * weight[:, None], jacobian.transpose(1, 2))
+            root = mask.double()
+        pull = root * residual
+        jacobian *= root[:, None]
+        gradient = torch.bmm(jacobian, pull[..., None])[..., 0]
+        curvature = torch.bmm(jacobian, jacobian.transpose(1, 2))
         # A precision matrix that is not positive is no spot.
         cost = torch.where((p[:, 1] > 0.0) & (~elliptic_bad(p)), cost, torch.inf)
         return cost, gradient, curvature, pull, jacobian
@@ -252,15 +269,19 @@ def _fit(
         return (p[:, 3] <= 0.0) | (p[:, 1] * p[:, 3] <= p[:, 2] ** 2)
 
     settled = torch.zeros(batch, dtype=torch.bool)
+    free = (mask.sum(dim=1) - size).clamp_min(1)
     damping = torch.full((batch,), 1e-2, dtype=torch.float64)
     cost, gradient, curvature, _, _ = look(p, data, mask)
     active = torch.arange(batch)
     for _ in range(_ITERATIONS):
         diagonal = curvature[active].diagonal(dim1=1, dim2=2)
         scale = diagonal.clamp_min(1e-12 * diagonal.amax(dim=1, keepdim=True) + 1e-300)
-        damped = curvature[active] + torch.diag_embed(damping[active, None] * scale)
-        step = torch.linalg.solve_ex(damped, gradient[active, :, None])[0][..., 0]
-        trial = p[active] + step
+        stuck = _pinned(p[active], gradient[active], least[active], most[active])
+        damped = curvature[active] + torch.diag_embed(torch.where(stuck, 1e9, damping[active, None]) * scale)
+        slope = torch.where(stuck, 0.0, gradient[active])
+        step = torch.linalg.solve_ex(damped, slope[..., None])[0][..., 0]
+        trial = torch.minimum(torch.maximum(p[active] + step, least[active]), most[active])
+        step = trial - p[active]
         new = look(trial, data[active], mask[active])
         better = new[0] <= cost[active]
         chosen = active[better]
@@ -268,13 +289,18 @@ def _fit(
         cost[chosen], gradient[chosen], curvature[chosen] = (part[better] for part in new[:3])
         damping[active] = torch.where(better, damping[active] * 0.2, damping[active] * 6.0).clamp(1e-9, 1e9)
         moved = step[:, 2 + widths : 4 + widths].abs().amax(dim=1)
-        done = better & (moved < _STEP_PX) & (damping[active] < 1.0)
+        # What another step could gain, in noise: parameters that the window hardly tells may stay where they are.
+        gain = (slope * step).sum(dim=1) * free[active] / (2.0 * cost[active]).clamp_min(1e-300)
+        done = better & (
+            ((moved < _STEP_PX) & (damping[active] < 1.0)) | ((gain.abs() < _GAIN) & (damping[active] < 1e-3))
+        )
         settled[active[done]] = True
         active = active[~done]
         if len(active) == 0:
             break
-    _, _, curvature, pull, jacobian = look(p, data, mask)
-    free = (mask.sum(dim=1) - size).clamp_min(1)
+    _, gradient, curvature, pull, jacobian = look(p, data, mask)
+    stuck = _pinned(p, gradient, least, most)
+    curvature = curvature + torch.diag_embed(torch.where(stuck, 1e9, 0.0) * curvature.diagonal(dim1=1, dim2=2))
     scores = jacobian * pull[:, None]
     meat = torch.bmm(scores, scores.transpose(1, 2)) * (mask.sum(dim=1) / free)[:, None, None]
     bread, failed = torch.linalg.inv_ex(curvature)

@@ -65,7 +65,7 @@ class OtsuCentroid:
         area = np.bincount(regions.ravel(), minlength=count + 1)
         wanted = 1 + np.flatnonzero(area[1:] * pixel_size_A**2 >= self.least_area_A2)
         excess = values - threshold
-        intensity = np.bincount(regions.ravel(), excess.ravel(), minlength=count + 1)[wanted]
+        intensity = np.bincount(regions.ravel(), excess.ravel(), minlength=count + 1)[wanted].astype(np.float64)
         y, x = np.indices(values.shape)
         weight = np.ones(values.shape) if self.centre == "geometric" else excess
         total, by_x, by_y = (

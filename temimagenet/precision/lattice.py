@@ -124,11 +124,12 @@ def lattice_precision(columns: FoundColumns | ArrayLike, pixel_size_A: float | N
 
     `sigma_pm` is the standard deviation of the separation projected on the mean vector. It holds the errors of both
     columns: sqrt(2) times that of one column if they are independent. Scan noise that neighbours in the same rows share
-    cancels, static disorder of the crystal adds. A uniform shear or stretch of the image changes the mean vectors alone;
-    a distortion that varies over the image adds to sigma.
+    cancels, static disorder of the crystal adds. A uniform shear or stretch of the image changes the mean vectors
+    alone; a distortion that varies over the image adds to sigma.
 
     Args:
-        columns: what a localizer found, of which the sound columns' separations are taken; or (N, 2) positions in pixels.
+        columns: what a localizer found, of which the sound columns' separations are taken; or (N, 2) positions in
+            pixels.
         pixel_size_A: pixel size, for positions only.
 
     Raises:
@@ -151,7 +152,7 @@ def lattice_precision(columns: FoundColumns | ArrayLike, pixel_size_A: float | N
     if len(xy) < _LEAST_COLUMNS:
         raise LocalizeError(f"{len(xy)} columns: a lattice needs {_LEAST_COLUMNS} sound ones or more")
     tree = KDTree(everything)
-    nearest = float(np.median(tree.query(everything, k=2)[0][:, 1]))
+    nearest = float(np.median(np.asarray(tree.query(everything, k=2)[0])[:, 1]))
     if nearest == 0.0:
         raise LocalizeError("most columns lie on one another: remove duplicates")
     tolerance = _TOLERANCE * nearest
@@ -226,11 +227,11 @@ def _pairs(
     xy: NDArray[np.float64], tree: KDTree, vector: NDArray[np.float64], tolerance: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Columns that a vector takes to one another, each the other's nearest."""
-    # Peaks of a histogram are coarse: once more around the mean.
+    # Peaks of a histogram are coarse: once more around the median.
     for _ in range(2):
-        there, end = tree.query(xy + vector, distance_upper_bound=tolerance)
-        start = np.flatnonzero(np.isfinite(there))
-        end = end[start]
+        there, nearest = tree.query(xy + vector, distance_upper_bound=tolerance)
+        start = np.flatnonzero(np.isfinite(there)).astype(np.int64)
+        end = np.asarray(nearest, dtype=np.int64)[start]
         _, back = tree.query(xy[end] - vector)
         mutual = back == start
         start, end = start[mutual], end[mutual]

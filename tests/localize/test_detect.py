@@ -1,0 +1,212 @@
+"""Detection without a lattice: rendered samples, a real micrograph, noise, torn rows, and what a user may hand over."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import KDTree
+
+from temimagenet.errors import LocalizeError, TEMImageNetError
+from temimagenet.localize import Flag, GaussianFit, Localizer, detect_columns
+from temimagenet.recipe import load_recipe, sample_spec
+from temimagenet.render import render
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def _spots(xy, height, sigma, shape, background=5.0):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    total = np.full(shape, float(background))
+    for (px, py), h in zip(xy, np.broadcast_to(height, len(xy)), strict=True):
+        total += h * np.exp(-0.5 * ((x - px) ** 2 + (y - py) ** 2) / sigma**2)
+    return total
+
+
+def _grid(step, shape, margin):
+    x, y = np.arange(margin, shape[1] - margin, step), np.arange(margin, shape[0] - margin, step)
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+
+def _is_found(xy, found, radius):
+    """Each place's nearest detection is near, and it is the detection's nearest place."""
+    away, there = KDTree(found.xy_px).query(xy)
+    _, back = KDTree(xy).query(found.xy_px[there])
+    return (away < radius) & (back == np.arange(len(xy)))
+
+
+@pytest.mark.parametrize("sigma", [1.5, 3.0, 9.0, 20.0])
+def test_all_columns_of_a_clear_image_and_their_width(sigma):
+    rng = np.random.default_rng(0)
+    shape = (256, 256)
+    xy = _grid(5.0 * sigma, shape, 2.5 * sigma) + rng.uniform(-0.3, 0.3, size=2) * sigma
+    image = rng.poisson(_spots(xy, 60.0, sigma, shape)).astype(float)
+    found = detect_columns(image, 0.45 / sigma)
+    assert len(xy) <= len(found) <= 1.02 * len(xy) + 1
+    assert _is_found(xy, found, 1.0 * sigma).all()
+    # The image's border pulls those next to it.
+    inner = ((xy > 4.0 * sigma) & (xy < 255.0 - 4.0 * sigma)).all(axis=1)
+    assert _is_found(xy[inner], found, 0.35 * sigma).all()
+    assert found.width_px == pytest.approx(sigma, rel=0.2)
+    assert np.median(found.height) == pytest.approx(60.0, rel=0.25)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_pixel_size_wrong_by_two_changes_nothing(factor):
+    rng = np.random.default_rng(1)
+    xy = _grid(18.0, (200, 200), 12.0)
+    image = rng.poisson(_spots(xy, 30.0, 4.0, (200, 200))).astype(float)
+    found = detect_columns(image, 0.1 * factor)
+    assert len(xy) <= len(found) <= len(xy) + 3
+    assert _is_found(xy, found, 1.5).all()
+
+
+@pytest.mark.parametrize("background", ["ramp", "blob"])
+def test_a_background_is_no_column(background):
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:200, :200] / 200.0
+    under = {"ramp": 60.0 * x, "blob": 60.0 * np.exp(-8.0 * ((x - 0.4) ** 2 + (y - 0.6) ** 2))}[background]
+    xy = _grid(20.0, (200, 200), 14.0)
+    xy = xy[xy[:, 0] < 100]
+    found = detect_columns(rng.poisson(_spots(xy, 40.0, 4.0, (200, 200)) + under).astype(float), 0.1)
+    assert _is_found(xy, found, 1.5).all()
+    assert len(found) <= len(xy) + 1
+
+
+def test_noise_alone_gives_next_to_nothing():
+    rng = np.random.default_rng(3)
+    number = [len(detect_columns(rng.poisson(20.0, (200, 200)), 0.1)) for _ in range(20)]
+    assert np.mean(np.array(number) > 0) <= 0.2
+    assert np.mean(number) < 1.0
+
+
+def test_dumbbells_are_two_and_light_columns_are_seen():
+    rng = np.random.default_rng(4)
+    shape = (240, 240)
+    centre = _grid(40.0, shape, 22.0)
+    arm = np.array([6.1, 2.8])
+    pairs = np.concatenate([centre + arm, centre - arm])
+    found = detect_columns(rng.poisson(_spots(pairs, 80.0, 4.5, shape)).astype(float), 0.1)
+    assert len(found) == len(pairs)
+    assert _is_found(pairs, found, 2.0).all()
+    light = centre[:-1] + 20.0
+    both = np.concatenate([centre, light])
+    heights = np.concatenate([np.full(len(centre), 200.0), np.full(len(light), 30.0)])
+    found = detect_columns(rng.poisson(_spots(both, heights, 5.0, shape)).astype(float), 0.1)
+    assert _is_found(both, found, 2.0).mean() > 0.95
+    assert len(found) <= len(both) + 1
+
+
+def test_torn_rows_give_no_doubles():
+    rng = np.random.default_rng(5)
+    xy = _grid(24.0, (240, 240), 18.0)
+    clean = _spots(xy, 100.0, 5.0, (240, 240))
+    for _ in range(4):
+        torn = np.stack([np.roll(row, int(k)) for row, k in zip(clean, np.rint(rng.normal(0, 2.5, 240)), strict=True)])
+        found = detect_columns(rng.poisson(torn).astype(float), 0.1)
+        assert len(found) == len(xy)
+        assert _is_found(xy, found, 4.0).all()
+
+
+def test_rendered_samples():
+    """Of 25 kinds of specimen, all columns that the clean image shows as maxima of some height."""
+    recipe = load_recipe("v1")
+    shown = seen = right = total = 0
+    for index in range(25, 50):
+        sample = render([sample_spec(recipe, index)], labels=["noNoise"])[0]
+        if sample.psnr_dB < 12.0:
+            continue
+        found = detect_columns(sample.image.numpy(), sample.pixel_size_A)
+        reach = 0.35 / sample.pixel_size_A
+        clean = gaussian_filter(sample.labels["noNoise"].numpy().astype(float), 1.0)
+        xy = sample.columns.xy_px[sample.columns.inside((256, 256))]
+        inner = xy[((xy > 4 * reach) & (xy < 255 - 4 * reach)).all(axis=1)]
+        i, j = np.rint(inner[:, 1]).astype(int), np.rint(inner[:, 0]).astype(int)
+        around = max(3, round(1.6 * reach))
+        ring = [clean[i + a, j + b] for a, b in ((around, 0), (-around, 0), (0, around), (0, -around))]
+        plain = clean[i, j] - np.max(ring, axis=0) > 0.05 * np.ptp(clean)
+        if plain.any():
+            seen += int(_is_found(inner[plain], found, reach).sum())
+            shown += int(plain.sum())
+        if plain.mean() > 0.5:
+            right += int((KDTree(sample.columns.xy_px).query(found.xy_px)[0] < reach).sum())
+            total += len(found)
+    assert shown > 500
+    assert seen / shown > 0.95
+    assert right / total > 0.95
+
+
+def test_a_real_micrograph_shows_its_dumbbells():
+    """Si [110], about 8.9 pm a pixel: pairs 136 pm apart, four atoms on 543 x 384 pm."""
+    image = np.array(Image.open(DATA / "si110_8.9pm.png")).astype(float)
+    found = detect_columns(image, 0.089)
+    inner = ((found.xy_px > 12.0) & (found.xy_px < 499.0)).all(axis=1)
+    expected = 487.0**2 * 8.9**2 * 4.0 / (543.0 * 384.0)
+    assert inner.sum() == pytest.approx(expected, rel=0.04)
+    apart = KDTree(found.xy_px).query(found.xy_px[inner], k=2)[0][:, 1] * 8.9
+    assert np.median(apart) == pytest.approx(136.0, abs=12.0)
+    assert (apart > 90.0).all()
+    for scale in (257.0, 1.0 / 255.0):
+        again = detect_columns((image * scale).astype(np.uint16 if scale > 1 else np.float32), 0.089)
+        assert len(again) == len(found)
+        np.testing.assert_allclose(
+            again.xy_px[np.lexsort(again.xy_px.T)], found.xy_px[np.lexsort(found.xy_px.T)], atol=0.01
+        )
+
+
+def test_gaussian_fit_is_a_localizer():
+    rng = np.random.default_rng(6)
+    xy = _grid(20.0, (160, 160), 20.0) + 0.3
+    localizer: Localizer = GaussianFit()
+    image = rng.poisson(_spots(xy, 80.0, 3.0, (160, 160))).astype(float)
+    found = localizer(image, 0.15)
+    # What noise adds does not pass for a column.
+    assert found.sound.sum() == len(xy)
+    assert len(found) <= len(xy) + 2
+    away, _ = KDTree(found.xy_px[found.sound]).query(xy)
+    assert np.sqrt(np.mean(away**2)) < 0.1
+    assert "poisson" in localizer.name
+    # One hot pixel is no column: nothing, or nothing sound.
+    lonely = np.zeros((32, 32))
+    lonely[16, 16] = 1.0
+    assert not (GaussianFit()(lonely, 0.1).flags == Flag.SOUND).any()
+    with pytest.raises(LocalizeError, match="constant"):
+        GaussianFit()(np.ones((20, 20)), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("image", "change", "told"),
+    [
+        (np.zeros((0, 0)), {}, "two dimensions"),
+        (np.full((20, 20), np.nan), {}, "nan or infinite"),
+        (np.eye(20), {"pixel_size_A": 0.0}, "pixel size"),
+        (np.eye(20), {"width_A": (0.5, 0.2)}, "widths"),
+        (np.eye(20), {"false_share": 1.0}, "share"),
+    ],
+)
+def test_bad_input_is_told(image, change, told):
+    with pytest.raises(LocalizeError, match=told):
+        detect_columns(image, **{"pixel_size_A": 0.1, **change})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([np.uint8, np.uint16, np.float32]).flatmap(
+        lambda kind: arrays(kind, st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    ),
+    st.floats(1e-3, 1e3),
+)
+def test_any_image_gives_columns_inside_it_or_one_clear_error(image, pixel_size_A):
+    try:
+        found = detect_columns(image, pixel_size_A)
+    except TEMImageNetError:
+        return
+    assert found.xy_px.shape == (len(found), 2)
+    assert np.isfinite(found.xy_px).all()
+    assert (found.xy_px >= -0.5).all()
+    assert (found.xy_px <= np.array(image.shape[::-1]) - 0.5).all()
+    assert np.isnan(found.width_px) or found.width_px > 0.0
