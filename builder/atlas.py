@@ -10,7 +10,8 @@ import torch
 from distributed import as_completed
 
 from builder.render import cluster_client, progress_bar
-from temimagenet.atlas import TableTask, compute_table, merge_tables
+from temimagenet.atlas import TableTask, check_folder, compute_table, merge_tables
+from temimagenet.device import check_device
 
 __all__ = ["compute_atlas"]
 
@@ -49,7 +50,8 @@ def compute_atlas(
         TEMImageNetError: a table cannot be made; those finished stay.
     """
     folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    check_device(device)
+    check_folder(folder)
     paths: list[Path] = []
     with (
         progress_bar() as progress,

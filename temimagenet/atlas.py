@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -19,6 +20,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from temimagenet import __version__
+from temimagenet.device import check_device
 from temimagenet.errors import AtlasError, OpticsError
 from temimagenet.imaging.finite import WINDOW_A, film_series, particle_series
 from temimagenet.imaging.multislice import Accuracy, BeamPairs, Series, beam_pairs, series
@@ -34,11 +36,13 @@ __all__ = [
     "Table",
     "TableTask",
     "cache_folder",
+    "check_folder",
     "check_tables",
     "compute_table",
     "estimate_seconds",
     "find_series",
     "has_table",
+    "is_computed",
     "merge_tables",
     "read_pairs",
     "stack_of",
@@ -221,6 +225,33 @@ FIGURE_7 = Optics(200.0, 20.0, 0.9, defocus_A=80.0, C3_mm=0.0257)
 """Aberrated probe of Lin et al. (2021), Fig. 7, for SrTiO3 [001]."""
 
 
+def is_computed(task: TableTask, folder: Path, *, keep_pairs: bool = False) -> bool:
+    """Whether a folder holds a table that was made by the very same task, with its beam pairs where they are wanted."""
+    path = folder / _file_name(task.key)
+    if not path.is_file():
+        return False
+    try:
+        with h5py.File(path) as file:
+            same = json.loads(cast(str, file[task.key].attrs["facts"]))["fingerprint"] == task.fingerprint
+            return bool(same and ("pairs" in file or not keep_pairs or task.specimen.kind != "crystal"))
+    except (OSError, KeyError, ValueError, RuntimeError):
+        return False
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder, and see that files can be written there, before any work is done.
+
+    Raises:
+        AtlasError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise AtlasError(f"{folder}: no folder that tables can be written to ({error.strerror or error})") from error
+
+
 def compute_table(
     task: TableTask,
     folder: Path,
@@ -242,18 +273,16 @@ def compute_table(
         The table's path.
 
     Raises:
-        AtlasError, SpecimenError, OpticsError: the table cannot be made, or the disk is full.
+        AtlasError, SpecimenError, OpticsError: the table cannot be made, the folder cannot be written to, or the disk
+            is full.
+        DeviceError: there is no such device.
     """
     path = folder / _file_name(task.key)
     fingerprint = task.fingerprint
-    if path.is_file():
-        try:
-            with h5py.File(path) as file:
-                same = json.loads(cast(str, file[task.key].attrs["facts"]))["fingerprint"] == fingerprint
-                if same and ("pairs" in file or not keep_pairs or task.specimen.kind != "crystal"):
-                    return path
-        except (OSError, KeyError, ValueError):
-            pass
+    if is_computed(task, folder, keep_pairs=keep_pairs):
+        return path
+    check_device(device)
+    check_folder(folder)
     stack = stack_of(task.specimen, task.accuracy)
     pairs: BeamPairs | None = None
     if task.specimen.kind == "crystal":
@@ -441,8 +470,9 @@ def _table(key: str) -> Table | None:
             file = _open(path)
             if key in file and (path == _shipped() or _current(key, file[key])):
                 return _read(key, file[key])
-        except (OSError, KeyError, ValueError) as error:
-            raise AtlasError(f"{path}: damaged ({error}); install the package anew or delete the file") from error
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            remedy = "install the package anew" if path == _shipped() else "delete it and compute the table again"
+            raise AtlasError(f"{path}: damaged ({error}); {remedy}") from error
     return None
 
 
@@ -527,7 +557,7 @@ def check_tables(recipe: Recipe) -> None:
             f"recipe {recipe.name} holds nothing that gets multislice tables: those are made of perfect crystals, "
             "layers and films, and of particles whose entry has a specimen_seed"
         )
-    missing = []
+    missing, thin = [], set()
     for task in tasks:
         for pupil in task.pupils:
             if pupil is FIGURE_7:
@@ -545,7 +575,12 @@ def check_tables(recipe: Recipe) -> None:
                     == (task.specimen.material, task.specimen.cif, task.specimen.zone)
                 )
                 if deepest > reach:
-                    missing.append(f"{task.key} beyond {reach:g} A (thickness_A reaches {deepest:g})")
+                    thin.add(f"{task.key} (thickness_A reaches {deepest:g} A)")
+    if thin:
+        raise AtlasError(
+            f"recipe {recipe.name}: multislice tables end at {LADDER_A[-1]:g} A: {'; '.join(sorted(thin))}. Draw "
+            "thinner specimens, or take multislice out of the recipe's engines"
+        )
     if missing:
         raise AtlasError(
             f"recipe {recipe.name}: no multislice table for {'; '.join(missing)}. Compute them with `python -m builder "
@@ -573,6 +608,8 @@ def find_series(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> S
     if found is not None:
         return found
     table = None if _defective(specimen) else _table(key)
+    if table is None and _defective(specimen):
+        raise AtlasError(f"{key}: crystals with random defects have no multislice tables, only perfect ones do")
     if table is None:
         raise AtlasError(
             f"no multislice table for {key}: compute tables of a recipe with `python -m builder atlas RECIPE`, of one "

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from temimagenet import atlas as tables
+from temimagenet.device import check_device
 from temimagenet.errors import TEMImageNetError
 from temimagenet.imaging.multislice import Accuracy
 from temimagenet.recipe import recipe_for_structure
@@ -35,14 +37,24 @@ def atlas(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
 ) -> None:
     """Compute multislice tables of a crystal, for `OnTheFly(..., engine="multislice")`. Kept in the user's cache."""
-    tasks = tables.table_tasks(recipe_for_structure(structure, zone), Accuracy(tolerance=tolerance))
     folder = tables.cache_folder()
+    check_device(device)
+    tables.check_folder(folder)
+    wanted = tables.table_tasks(recipe_for_structure(structure, zone), Accuracy(tolerance=tolerance))
+    tasks = [task for task in wanted if not tables.is_computed(task, folder, keep_pairs=keep_pairs)]
+    if not tasks:
+        console.print(f"all tables are in {folder} already")
+        return
     seconds = [tables.estimate_seconds(task, device) for task in tasks]
     for task, (least, most) in zip(tasks, seconds, strict=True):
         energy = task.pupils[0].energy_keV
         console.print(f"{energy:g} keV, {len(task.pupils)} apertures: {least / 60:.1f} to {most / 60:.1f} minutes")
-    total = sum(most for _, most in seconds)
-    console.print(f"at most about {total / 60:.0f} minutes on {device}; tables go to {folder}")
+    least, most = (sum(part) / 60.0 for part in zip(*seconds, strict=True))
+    console.print(
+        f"most crystals take one to three times the least: {least:.1f} to {3.0 * least:.1f} minutes on {device}; at "
+        f"worst, where thin layers stay noisy, {most:.0f}"
+    )
+    console.print(f"tables go to {folder}", markup=False)
     if not yes and not typer.confirm("start?", default=True):
         raise typer.Exit(1)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -57,7 +69,9 @@ def atlas(
 
             tables.compute_table(task, folder, keep_pairs=keep_pairs, device=device, on_progress=advance)
             progress.update(bar, completed=most_sweeps)
-    console.print(f"done: OnTheFly({str(structure)!r}, {zone!r}, engine='multislice') draws from these tables")
+    console.print(
+        f"done: OnTheFly({str(structure)!r}, {zone!r}, engine='multislice') draws from these tables", markup=False
+    )
 
 
 def main() -> None:
@@ -65,7 +79,7 @@ def main() -> None:
     try:
         app()
     except TEMImageNetError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from error
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from temimagenet.atlas import check_tables, has_table
+from temimagenet.device import check_device
 from temimagenet.errors import DatasetError
 from temimagenet.labels import POINTS, SCALARS, check_labels
 from temimagenet.recipe import Engine, Recipe, load_recipe, recipe_for_structure, sample_spec
@@ -82,15 +83,19 @@ class TEMImageNet(Dataset[Sample]):
         split: str | None = "train",
         labels: Sequence[str] = ("gaussianMask",),
         *,
+        engine: Engine = "linear",
         where: str | None = None,
         transform: Transform | None = None,
         cache: str | Path | None = None,
     ) -> Self:
-        """A library of 504 samples, rendered into the user's cache the first time (about a minute, no network).
+        """A library of 504 specimens, most by both engines, rendered into the user's cache the first time.
+
+        That takes about a minute and no network.
 
         Args:
             split: as for the class.
             labels: as for the class.
+            engine: as for the class.
             where: as for the class.
             transform: as for the class.
             cache: folder to keep it in instead of the user's cache.
@@ -104,7 +109,7 @@ class TEMImageNet(Dataset[Sample]):
             for task in track(tasks, description=f"rendering the demo library into {root}"):
                 render_shard(task, root)
             finish_library(root, recipe, tasks)
-        return cls(root, split, labels=labels, where=where, transform=transform)
+        return cls(root, split, labels=labels, engine=engine, where=where, transform=transform)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -193,7 +198,7 @@ class OnTheFly(IterableDataset[Sample]):
             recipe = load_recipe(source)
         self.recipe = replace(recipe, seed=seed)
         self.labels = check_labels(tuple([labels] if isinstance(labels, str) else labels))
-        self.split, self.transform, self.device = split, transform, device
+        self.split, self.transform, self.device = split, transform, check_device(device)
         self.engine: Engine = engine
         if engine not in get_args(Engine):
             raise DatasetError(f"unknown engine {engine!r}: expected one of {', '.join(get_args(Engine))}")

@@ -47,3 +47,7 @@ class DatasetError(TEMImageNetError):
 
 class LocalizeError(TEMImageNetError):
     """An image or a setting that columns cannot be located with."""
+
+
+class DeviceError(TEMImageNetError):
+    """No such device, or none that this machine can use."""

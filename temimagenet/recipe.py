@@ -649,6 +649,9 @@ def _typed(data: Mapping[str, Any], key: str, kind: Any, where: str, default: An
 def _structure_text(path: Path, where: str) -> str:
     """The text of a structure file."""
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{where}: structure file {path} cannot be read ({error})") from error
+    if not text.strip():
+        raise RecipeError(f"{where}: structure file {path} is empty")
+    return text

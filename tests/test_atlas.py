@@ -13,6 +13,7 @@ from temimagenet import atlas as tables
 from temimagenet.atlas import (
     FIGURE_7,
     TableTask,
+    check_tables,
     compute_table,
     find_series,
     has_table,
@@ -23,7 +24,7 @@ from temimagenet.atlas import (
 from temimagenet.errors import AtlasError, OpticsError, RecipeError, ShardError
 from temimagenet.imaging.multislice import Accuracy, series
 from temimagenet.imaging.optics import CONDITIONS, Detector, Optics
-from temimagenet.recipe import SpecimenSpec, load_recipe, sample_spec
+from temimagenet.recipe import Distribution, SpecimenSpec, load_recipe, sample_spec
 from temimagenet.render import render, twin_facts
 from temimagenet.storage import finish_library, plan_library, read_catalogue, render_shard
 
@@ -234,3 +235,14 @@ def test_what_has_no_table_is_told(tmp_path):
     with pytest.raises(ShardError):
         plan_library(recipe, samples_per_shard=-1)
     assert json.dumps(recipe.engines) == '["linear", "multislice"]'
+
+
+def test_what_recomputing_cannot_mend_is_told_as_such():
+    recipe = load_recipe("v1")
+    entry = next(e for e in recipe.entries if e.name == "Pt [110]")
+    thick = replace(entry, draw={**entry.draw, "thickness_A": Distribution((400.0,))})
+    with pytest.raises(AtlasError, match="end at 200 A"):
+        check_tables(replace(recipe, entries=(thick,)))
+    spec = next(s for s in (sample_spec(recipe, i) for i in range(800)) if s.specimen.vacancy_fraction)
+    with pytest.raises(AtlasError, match="random defects"):
+        find_series(spec.specimen, spec.optics, spec.detector)

@@ -25,7 +25,38 @@ def test_costs_are_told_before_anything_starts(structure, tmp_path):
     assert result.exit_code == 1
     assert "200 keV, 3 apertures" in result.output
     assert "minutes on cpu" in result.output
-    assert not (tmp_path / "cache").exists()
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options", "told"),
+    [
+        ("al.cif", None, ["--device", "foo"], "device 'foo'"),
+        ("al.cif", None, ["--zone", "1234"], "such as '[110]'"),
+        ("empty.cif", "", [], "empty.cif is empty"),
+        ("b[/red].cif", "nonsense", [], "b[/red].cif"),
+    ],
+)
+def test_what_cannot_be_used_is_one_clear_line(structure, tmp_path, monkeypatch, capsys, name, text, options, told):
+    if text is not None:
+        folder = tmp_path / "b["
+        folder.mkdir()
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("sys.argv", ["temimagenet", "atlas", str(tmp_path / name), *options])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    errors = capsys.readouterr().err
+    assert told in errors
+    assert "Traceback" not in errors
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_anything_starts(structure, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tables, "cache_folder", lambda: tmp_path / "file" / "cache")
+    monkeypatch.setattr("sys.argv", ["temimagenet", "atlas", str(structure)])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert "no folder that tables can be written to" in capsys.readouterr().err
 
 
 def test_bad_structures_are_one_clear_line(tmp_path, monkeypatch, capsys):

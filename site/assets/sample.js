@@ -20,10 +20,17 @@ async function start() {
   row = rows[at];
   size = row.image_size;
   document.title = `${row.id}: TEMImageNet`;
-  byId("title").textContent = `${row.entry}, ${row.field_of_view_A} Å, ${row.psnr_dB.toFixed(1)} dB`;
+  const twin = row.engine === "linear" ? "" : ` (of the linear image), ${row.engine}`;
+  byId("title").textContent = `${row.entry}, ${row.field_of_view_A} Å, ${row.psnr_dB.toFixed(1)} dB${twin}`;
   byId("sample").hidden = false;
   link("previous", rows[at - 1]);
   link("next", rows[at + 1]);
+  const other = rows.find((candidate) => candidate.id === id && candidate.engine !== engine);
+  if (other) {
+    link("twin", other);
+    byId("twin").textContent = `${other.engine} twin of this image`;
+    byId("twin").hidden = false;
+  }
   facts();
   snippet();
   points = await columns(row.shard, row.row, whole);

@@ -18,6 +18,7 @@ from ase.geometry import minkowski_reduce
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial import KDTree
 from scipy.spatial.distance import squareform
 
 from temimagenet.errors import SpecimenError
@@ -40,6 +41,12 @@ __all__ = [
 MERGE_TOLERANCE_A = 0.4
 """Sites closer than this make one column. Half the finest probe's resolution: it joins the displaced atoms of one
 DyScO3 row and never two columns that an image could show apart."""
+
+MOST_ATOMS = 4000
+"""A unit cell of more atoms is refused: finding its columns compares all pairs."""
+
+HEAVIEST = 103
+"""The last element with a scattering factor."""
 
 _SAME_SITE_A = 1e-3
 _SYMMETRY_A = 1e-2
@@ -72,7 +79,8 @@ def _checked(read: Callable[[], object], where: str) -> Atoms:
             warnings.simplefilter("ignore")
             atoms = read()
     except Exception as error:
-        raise SpecimenError(f"{where}: not a structure that can be read ({type(error).__name__}: {error})") from error
+        reason = f"{type(error).__name__}: {error}" if str(error) else "it ends early or is of another format"
+        raise SpecimenError(f"{where}: not a structure that can be read ({reason})") from error
     if not isinstance(atoms, Atoms) or len(atoms) == 0:
         raise SpecimenError(f"{where}: holds no atoms")
     if abs(atoms.cell.volume) < 1e-6 or not np.isfinite(atoms.positions).all():
@@ -85,6 +93,10 @@ def _checked(read: Callable[[], object], where: str) -> Atoms:
                 f"{where}: a site is partly or mixedly occupied ({shares}); "
                 "give an ordered structure, such as a supercell"
             )
+    if len(atoms) > MOST_ATOMS:
+        raise SpecimenError(f"{where}: {len(atoms)} atoms, expected a unit cell of at most {MOST_ATOMS}")
+    if atoms.numbers.max() > HEAVIEST:
+        raise SpecimenError(f"{where}: no scattering factor for {atoms.symbols[int(atoms.numbers.argmax())]}")
     if 0 in atoms.numbers:
         raise SpecimenError(f"{where}: holds an atom of unknown element")
     if tuple(atoms.pbc) not in ((True, True, True), (True, True, False)):
@@ -396,11 +408,12 @@ def _reduced(
     d = len(cell)
     values, counts = np.unique(labels, return_counts=True)
     rare = np.flatnonzero(labels == values[np.argmin(counts)])
+    tree = KDTree(fractional % 1.0 % 1.0, boxsize=np.ones(d))
     translations = [np.zeros(d)]
     images = [np.arange(len(labels))]
     for other in rare[1:]:
         shift = fractional[other] - fractional[rare[0]]
-        image = _permutation(fractional, shift, cell, labels, tolerance)
+        image = _permutation(fractional, shift, cell, labels, tree, tolerance)
         if image is not None:
             translations.append(shift)
             images.append(image)
@@ -410,7 +423,7 @@ def _reduced(
     # A group of `order` translations has coordinates in multiples of 1 / order.
     generators = np.rint(np.concatenate([np.eye(d), np.array(translations)]) * order).astype(int)
     basis = _row_hermite(generators)[:d] / order @ cell
-    kept = np.array([i for i in range(len(labels)) if i == min(int(image[i]) for image in images)])
+    kept = np.flatnonzero(np.min(images, axis=0) == np.arange(len(labels)))
     return basis, kept, order
 
 
@@ -419,17 +432,19 @@ def _permutation(
     shift: NDArray[np.float64],
     cell: NDArray[np.float64],
     labels: NDArray[np.int64],
+    tree: KDTree,
     tolerance: float,
 ) -> NDArray[np.int64] | None:
     """Where a translation takes every point, or None if it is no symmetry within a tolerance in angstrom."""
-    delta = fractional[:, None] + shift - fractional[None]
-    delta -= np.rint(delta)
-    apart = np.linalg.norm(delta @ cell, axis=-1)
-    apart[labels[:, None] != labels[None, :]] = np.inf
-    image: NDArray[np.int64] = np.argmin(apart, axis=1).astype(np.int64)
-    if (apart[np.arange(len(image)), image] > tolerance).any() or len(np.unique(image)) < len(image):
-        return None
-    return image
+    moved = fractional + shift
+    # Most are refused by their first few points.
+    for some in (slice(0, 4), slice(None)):
+        image: NDArray[np.int64] = np.asarray(tree.query(moved[some] % 1.0 % 1.0)[1], dtype=np.int64)
+        delta = moved[some] - fractional[image]
+        apart = np.linalg.norm((delta - np.rint(delta)) @ cell, axis=-1)
+        if (apart > tolerance).any() or (labels[some] != labels[image]).any():
+            return None
+    return image if len(np.unique(image)) == len(image) else None
 
 
 def _row_hermite(rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
+from ase.io import write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -290,3 +291,21 @@ def test_a_cif_written_by_ase_projects_like_its_source(tmp_path):
     source.write(tmp_path / "cu.cif")
     crystal = project(read_structure(tmp_path / "cu.cif"), (1, 1, 0))
     assert np.linalg.det(crystal.cell_A) == pytest.approx(3.615**2 * np.sqrt(2) / 4)
+
+
+def test_cells_of_many_atoms_are_handled_and_of_too_many_refused(tmp_path):
+    small = bulk("Cu", cubic=True)
+    big = small * (6, 6, 6)
+    projected = project(big, (0, 0, 1))
+    np.testing.assert_allclose(
+        abs(np.linalg.det(projected.cell_A)), abs(np.linalg.det(project(small, (0, 0, 1)).cell_A))
+    )
+    big.rattle(0.05, seed=1)
+    assert abs(np.linalg.det(project(big, (0, 0, 1)).cell_A)) == pytest.approx((6 * 3.61) ** 2, rel=1e-3)
+    path = tmp_path / "huge.cif"
+    write(path, small * (11, 11, 11))
+    with pytest.raises(SpecimenError, match="5324 atoms"):
+        read_structure(path)
+    write(path, Atoms("Rf", cell=np.eye(3) * 4.0, pbc=True))
+    with pytest.raises(SpecimenError, match="scattering factor for Rf"):
+        read_structure(path)
