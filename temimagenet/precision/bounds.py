@@ -7,7 +7,7 @@ Modulation Theory I (1968), sec. 2.4.3; Rockah & Schultheiss, IEEE Trans. ASSP 3
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,9 @@ __all__ = ["Bound", "ImageModel", "Profile", "gaussian_profile", "hybrid_bound",
 
 REACH_A = 8.0
 """How far a column's spot is followed; the tails of the probe beyond it are left out."""
+
+_STEPS_PER_A2 = 4000
+_TILE_PX = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,6 +255,132 @@ class Bound:
         return deviation
 
 
+class _Table:
+    """A profile at even steps of r^2, where it is smooth: density, and slope over r, both 0 from a reach on."""
+
+    def __init__(self, profile: Profile) -> None:
+        square = np.arange(int(REACH_A**2 * _STEPS_PER_A2) + 1) / _STEPS_PER_A2
+        self.r = np.sqrt(square)
+        # The spot ends where it is cut without a step, as in `ImageModel.expected`.
+        self.value = profile.value(self.r) - profile.value(np.array(REACH_A))
+        safe = np.maximum(self.r, 1e-4)
+        self.over = profile.slope(safe) / safe
+        self.value[-1] = self.over[-1] = 0.0
+
+    def reach_A(self, scale: float, floor: float) -> float:
+        """Radius beyond which a spot of `scale` counts A^2 tells less than 1e-4 of what it tells of its place or
+        intensity, where a pixel expects `floor` counts besides it."""
+        expected = np.maximum(self.value, 0.0) * scale + floor
+        # Even steps of r^2 are even steps of area.
+        told = [(self.over * self.r) ** 2 / expected, self.value**2 / expected]
+        beyond = [1.0 - np.cumsum(part) / part.sum() for part in told]
+        return float(self.r[max(int(np.argmax(part < 1e-4)) for part in beyond)])
+
+    def parts(self, reach_A: float) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Density and slope over r within a reach, and the density beyond it."""
+        near = self.r < reach_A
+        return np.where(near, self.value, 0.0), np.where(near, self.over, 0.0), np.where(near, 0.0, self.value)
+
+
+def _information(
+    model: ImageModel, shifts: Float[NDArray[np.float64], "draws rows 2"]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Fisher information, averaged over draws of the row displacements, summed tile by tile.
+
+    Spots are followed as far as they tell something; beyond, they only add to the expected counts, as if the rows had
+    not moved.
+
+    Returns:
+        (P, P) of columns and background, (P, 2, rows) between those and the displacements, (rows, 2, 2) of the
+        displacements of each row; P = 3 K + 1.
+    """
+    rows = model.shape[0]
+    p, k = model.pixel_size_A, model.columns
+    order = np.argsort(model.site_column, kind="stable")
+    xy, scale = model.site_xy_A[order], model.site_counts[order] * p**2
+    owner, kind = model.site_column[order], model.site_profile[order]
+    tables = [_Table(profile) for profile in model.profiles]
+    far = model.background_counts.astype(np.float64).copy()
+    everything = [(table.value, table.over, table.value) for table in tables]
+    for i, j, here in _tiles(model.shape, p, xy, REACH_A):
+        x, y = j * p - xy[here, 0, None], i * p - xy[here, 1, None]
+        square = y[:, :, None] ** 2 + x[:, None, :] ** 2
+        far[np.ix_(i, j)] += (_look(everything, 0, square, kind[here]) * scale[here, None, None]).sum(axis=0)
+    floor = float(far.min())
+    if floor <= 0.0:
+        raise OpticsError("a pixel expects no counts: give the model a background")
+    reach = [table.reach_A(float(scale[kind == n].max(initial=0.0)), floor) for n, table in enumerate(tables)]
+    parts = [table.parts(r) for table, r in zip(tables, reach, strict=True)]
+    # What is near is looked up anew in every draw.
+    for i, j, here in _tiles(model.shape, p, xy, max(reach)):
+        x, y = j * p - xy[here, 0, None], i * p - xy[here, 1, None]
+        square = y[:, :, None] ** 2 + x[:, None, :] ** 2
+        far[np.ix_(i, j)] -= (_look(parts, 0, square, kind[here]) * scale[here, None, None]).sum(axis=0)
+
+    direct = np.zeros((3 * k + 1, 3 * k + 1))
+    mixed = np.zeros((3 * k + 1, 2, rows))
+    own = np.zeros((rows, 2, 2))
+    margin = max(reach) + float(np.abs(shifts).max(initial=0.0))
+    for i, j, here in _tiles(model.shape, p, xy, margin):
+        columns_here, first = np.unique(owner[here], return_index=True)
+        known = int(len(columns_here) > 0 and columns_here[0] < 0)
+        live = columns_here[known:]
+        for shift in shifts[:, i]:
+            # (sites, rows, columns) arrays: the way from each site to each pixel.
+            x = (j * p)[None, None, :] + shift[None, :, None, 0] - xy[here, 0, None, None]
+            y = (i * p + shift[:, 1])[None, :, None] - xy[here, 1, None, None]
+            square = x**2 + y**2
+            weight = scale[here, None, None]
+            value = _look(parts, 0, square, kind[here]) * weight
+            over = _look(parts, 1, square, kind[here]) * weight
+            by = [over * x, over * y, value]
+            expected = far[np.ix_(i, j)] + value.sum(axis=0)
+            if expected.min() <= 0.0:
+                raise OpticsError("a pixel expects no counts: give the model a background")
+            root = 1.0 / np.sqrt(expected)
+            beam = np.stack([by[0].sum(axis=0), by[1].sum(axis=0)]) * root
+            own[i] += np.einsum("xij,yij->ixy", beam, beam)
+            # Moving a column is moving the beam the other way.
+            sums = [np.add.reduceat(part, first, axis=0)[known:] if len(first) else part for part in by]
+            unknown = np.concatenate([-sums[0], -sums[1], sums[2], np.ones((1, len(i), len(j)))]) * root
+            flat = unknown.reshape(len(unknown), -1)
+            index = np.concatenate([live, live + k, live + 2 * k, np.array([3 * k])])
+            direct[np.ix_(index, index)] += flat @ flat.T
+            mixed[np.ix_(index, np.arange(2), i)] += np.einsum("pij,xij->pxi", unknown, beam, optimize=True)
+    count = len(shifts)
+    return direct / count, mixed / count, own / count
+
+
+def _look(
+    parts: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]],
+    which: int,
+    square: NDArray[np.float64],
+    kind: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Table entries at squared distances; the first axis runs over sites, of which `kind` tells the table."""
+    last = len(parts[0][0]) - 1
+    at = np.minimum(square * _STEPS_PER_A2 + 0.5, last).astype(np.int32)
+    if len(parts) == 1:
+        return parts[0][which].take(at)
+    out = np.empty(square.shape)
+    for n, part in enumerate(parts):
+        out[kind == n] = part[which].take(at[kind == n])
+    return out
+
+
+def _tiles(
+    shape: tuple[int, int], pixel_size_A: float, xy: NDArray[np.float64], reach_A: float
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Square tiles of an image: rows, columns, and the sites within a reach of the tile."""
+    for top in range(0, shape[0], _TILE_PX):
+        for left in range(0, shape[1], _TILE_PX):
+            i = np.arange(top, min(top + _TILE_PX, shape[0]))
+            j = np.arange(left, min(left + _TILE_PX, shape[1]))
+            low = np.array([left, top]) * pixel_size_A - reach_A
+            high = np.array([j[-1], i[-1]]) * pixel_size_A + reach_A
+            yield i, j, np.flatnonzero(((xy > low) & (xy < high)).all(axis=1))
+
+
 def hybrid_bound(
     model: ImageModel,
     row_sigma_A: Float[NDArray[np.float64], "rows 2"] | None = None,
@@ -274,7 +403,7 @@ def hybrid_bound(
     Raises:
         OpticsError: no column lies on the image, a pixel expects no counts at all, or sigma is negative.
     """
-    rows, columns = model.shape
+    rows = model.shape[0]
     if model.columns == 0:
         raise OpticsError("no column lies on the image: nothing to bound")
     sigma = np.zeros((rows, 2)) if row_sigma_A is None else np.asarray(row_sigma_A, dtype=np.float64)
@@ -283,25 +412,8 @@ def hybrid_bound(
     live = sigma > 0.0
     count = draws if live.any() else 1
     generator = rng or np.random.Generator(np.random.Philox(0))
-    size = 3 * model.columns + 1
-    direct = np.zeros((size, size))
-    mixed = np.zeros((size, 2, rows))
-    own = np.zeros((rows, 2, 2))
-    for _ in range(count):
-        expected, matrix = model.expected(generator.standard_normal((rows, 2)) * sigma)
-        if expected.min() <= 0.0:
-            raise OpticsError("a pixel expects no counts: give the model a background")
-        weighted = matrix.multiply(1.0 / np.sqrt(expected).ravel()[:, None]).tocsr()
-        unknown, beam = weighted[:, :size], weighted[:, size:].toarray().reshape(rows, columns, 2)
-        direct += (unknown.T @ unknown).toarray()
-        own += np.einsum("ijx,ijy->ixy", beam, beam)
-        row_of = np.repeat(np.arange(rows), columns)
-        for axis in range(2):
-            gather = csr_array(
-                (beam[..., axis].ravel(), (np.arange(rows * columns), row_of)), shape=(rows * columns, rows)
-            )
-            mixed[:, axis] += (unknown.T @ gather).toarray()
-    direct, mixed, own = direct / count, mixed / count, own / count
+    shifts = generator.standard_normal((count, rows, 2)) * sigma
+    direct, mixed, own = _information(model, shifts)
     # A component that cannot move gets an infinite precision.
     precision = np.where(live, 1.0 / np.where(live, sigma, 1.0) ** 2, np.inf)
     inverse = np.zeros((rows, 2, 2))
@@ -310,7 +422,8 @@ def hybrid_bound(
         if len(free):
             block = own[i][np.ix_(free, free)] + np.diag(precision[i, free])
             inverse[i][np.ix_(free, free)] = np.linalg.inv(block)
-    information = direct - np.einsum("pxi,ixy,qyi->pq", mixed, inverse, mixed, optimize=True)
+    seen = np.einsum("pxi,ixy->pyi", mixed, inverse).reshape(len(direct), -1)
+    information = direct - seen @ mixed.reshape(len(direct), -1).T
     try:
         return Bound(np.linalg.inv(information), model.columns)
     except np.linalg.LinAlgError as error:
