@@ -6,6 +6,7 @@ __all__ = [
     "LabelError",
     "LocalizeError",
     "OpticsError",
+    "PrecisionError",
     "RecipeError",
     "ShardError",
     "SpecimenError",
@@ -47,3 +48,7 @@ class DatasetError(TEMImageNetError):
 
 class LocalizeError(TEMImageNetError):
     """An image or a setting that columns cannot be located with."""
+
+
+class PrecisionError(TEMImageNetError):
+    """A benchmark case, a submission or a record of results cannot be used."""
