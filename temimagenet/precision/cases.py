@@ -314,7 +314,7 @@ class BenchmarkImage:
             where the case has none.
         bound_A: (K, 2) smallest standard deviation of an unbiased estimate of x and y in angstrom; None where not
             asked for or where the image is not of the linear model.
-        covariance_A2: (2, n, n) the smallest covariance of x, and of y, between the n columns that count; None likewise.
+        covariance_A2: (2, n, n) the same as covariances, of x and of y, between the n columns that count.
     """
 
     case: Case
