@@ -1,4 +1,4 @@
-"""Command line of the builder: `python -m builder plan|render|atlas|compare|convergence|portal|serve`."""
+"""Command line of the builder: `python -m builder plan|render|atlas|compare|convergence|portal|leaderboard|serve`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from builder.atlas import compute_atlas
 from builder.compare import draw_comparison
 from builder.convergence import convergence_table
-from builder.portal import build_portal
+from builder.portal import build_leaderboard, build_portal
 from builder.render import estimate, render_library
 from builder.serve import serve as serve_folder
 from temimagenet.atlas import cache_folder, table_tasks
@@ -129,13 +129,26 @@ def portal(
     out: Annotated[Path, typer.Option(help="Folder of the website.")] = Path("build/portal"),
     data_url: Annotated[str | None, typer.Option(help="Where the library is served, if not beside the pages.")] = None,
     docs: Annotated[bool, typer.Option(help="Build the documentation too.")] = True,
+    records: Annotated[Path | None, typer.Option(help="Folder of records, for the leaderboard.")] = None,
 ) -> None:
     """Build the website of a library: static files for any web server."""
-    report = build_portal(library, out, data_url=data_url, docs=docs)
+    report = build_portal(library, out, data_url=data_url, docs=docs, records=records)
     console.print(
         f"{report.samples:,} samples, {report.files:,} files, {report.bytes / 1e6:,.1f} MB without the library, "
         f"{report.seconds:.1f} s; open with: python -m builder serve {out}"
     )
+
+
+@app.command()
+def leaderboard(
+    records: Annotated[Path, typer.Argument(help="Folder of records of the precision benchmark.")] = Path(
+        "build/leaderboard"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of the website; its other pages stay.")] = Path("build/portal"),
+    check: Annotated[bool, typer.Option("--check", help="Score the submitted positions anew; minutes.")] = False,
+) -> None:
+    """Draw the precision leaderboard."""
+    console.print(str(build_leaderboard(records, out, check=check)))
 
 
 @app.command()

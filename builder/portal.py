@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from temimagenet.errors import ShardError
+from builder.leaderboard import leaderboard_facts
+from temimagenet.errors import PrecisionError, ShardError
 from temimagenet.storage import Shard, read_catalogue
 from temimagenet.storage.library import CATALOGUE, MANIFEST, RECIPE, read_manifest
+from temimagenet.storage.shard import CITATION
 
-__all__ = ["PortalReport", "build_portal", "thumbnail"]
+__all__ = ["PortalReport", "build_leaderboard", "build_portal", "thumbnail"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 THUMBNAIL_PX = 96
@@ -49,7 +51,9 @@ class PortalReport:
     seconds: float
 
 
-def build_portal(library: Path, out: Path, *, data_url: str | None = None, docs: bool = True) -> PortalReport:
+def build_portal(
+    library: Path, out: Path, *, data_url: str | None = None, docs: bool = True, records: Path | None = None
+) -> PortalReport:
     """Build the site.
 
     Args:
@@ -57,6 +61,7 @@ def build_portal(library: Path, out: Path, *, data_url: str | None = None, docs:
         out: folder of the site; pages there are replaced.
         data_url: address under which the library is served; without it the library is linked or copied into the site.
         docs: build the documentation with mkdocs into `docs/`.
+        records: folder of the precision benchmark's records, for the leaderboard.
 
     Raises:
         ShardError: the library is not finished or damaged.
@@ -65,19 +70,48 @@ def build_portal(library: Path, out: Path, *, data_url: str | None = None, docs:
     manifest = read_manifest(library)
     catalogue = read_catalogue(library)
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("assets", "vendor"):
-        shutil.rmtree(out / name, ignore_errors=True)
-        shutil.copytree(CHECKOUT / "site" / name, out / name)
+    _assets(out)
     _thumbnails(library, catalogue, out / "thumbs")
     shutil.rmtree(out / "data", ignore_errors=True)
     if data_url is None:
         _link_library(library, out / "data", [*manifest["files"], MANIFEST])
-    _pages(out, manifest, catalogue, "data/" if data_url is None else data_url.rstrip("/") + "/", docs)
+    _pages(out, manifest, catalogue, "data/" if data_url is None else data_url.rstrip("/") + "/", docs, records)
     if docs:
         _docs(out / "docs")
     own = [path for path in out.rglob("*") if path.is_file() and (out / "data") not in path.parents]
     size = sum(path.stat().st_size for path in own)
     return PortalReport(len(catalogue), len(own), size, time.perf_counter() - start)
+
+
+def build_leaderboard(records: Path | None, out: Path, *, check: bool = False) -> Path:
+    """Draw the leaderboard alone, into a site that stands already or into a new folder.
+
+    Args:
+        records: folder of records.
+        out: folder of the site; other pages there are left as they are.
+        check: leave out records whose scores do not follow from their positions.
+
+    Returns:
+        The page.
+
+    Raises:
+        PrecisionError: there is no such folder.
+    """
+    if records is not None and not records.is_dir():
+        raise PrecisionError(f"no folder {records}: expected records written by the precision benchmark")
+    out.mkdir(parents=True, exist_ok=True)
+    _assets(out)
+    facts = leaderboard_facts(records, check=check) | {
+        "library": (out / "index.html").is_file(),
+        "docs": (out / "docs" / "index.html").is_file(),
+        "manifest": None,
+        "data_url": "data/",
+        "citation": CITATION,
+    }
+    page = out / "leaderboard.html"
+    text = _environment().get_template("leaderboard.html.j2").render(page=page.name, **facts)
+    page.write_text(text, encoding="utf-8")
+    return page
 
 
 def thumbnail(counts: NDArray[np.uint16], pixels: int = THUMBNAIL_PX) -> bytes:
@@ -126,14 +160,28 @@ def _link_library(library: Path, out: Path, names: list[str]) -> None:
             shutil.copy2(library / name, target)
 
 
-def _pages(out: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, data_url: str, docs: bool) -> None:
-    """Render every page from its template."""
-    environment = Environment(
+def _assets(out: Path) -> None:
+    """Style, scripts and vendored code."""
+    for name in ("assets", "vendor"):
+        shutil.rmtree(out / name, ignore_errors=True)
+        shutil.copytree(CHECKOUT / "site" / name, out / name)
+
+
+def _environment() -> Environment:
+    """The templates."""
+    return Environment(
         loader=FileSystemLoader(CHECKOUT / "site" / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
+
+
+def _pages(
+    out: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, data_url: str, docs: bool, records: Path | None
+) -> None:
+    """Render every page from its template."""
+    environment = _environment()
     entries = [
         {
             "name": name,
@@ -142,7 +190,9 @@ def _pages(out: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, data_ur
         }
         for name, group in catalogue.groupby("entry", sort=False)
     ]
-    facts = {
+    facts = leaderboard_facts(records) | {
+        "library": True,
+        "citation": manifest["citation"],
         "manifest": manifest,
         "entries": entries,
         "conditions": catalogue["condition"].nunique(),

@@ -6,6 +6,7 @@ __all__ = [
     "LabelError",
     "LocalizeError",
     "OpticsError",
+    "PrecisionError",
     "RecipeError",
     "ShardError",
     "SpecimenError",
@@ -51,3 +52,7 @@ class LocalizeError(TEMImageNetError):
 
 class DeviceError(TEMImageNetError):
     """No such device, or none that this machine can use."""
+
+
+class PrecisionError(TEMImageNetError):
+    """A benchmark case, a submission or a record of results cannot be used."""

@@ -174,3 +174,35 @@ def test_what_has_no_bound_is_told():
         hybrid_bound(model, np.zeros((3, 2)))
     with pytest.raises(OpticsError, match="no counts"):
         hybrid_bound(replace(model, background_counts=np.zeros(model.shape), shape=model.shape, pixel_size_A=5.0))
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.1])
+def test_the_bound_is_that_of_the_models_own_derivatives(jitter):
+    """Elimination of rows against a dense inverse of the whole matrix of `ImageModel.expected`."""
+    known = material("SrTiO3")
+    slab = project(known.atoms(), (0, 0, 1), u_A=known.u_A).slab(40.0)
+    model = image_model(slab, CONDITIONS[1], DETECTOR, Scan((70, 60), 0.15, 10.0, (1.0, 0.5)), 3e4, 0.003)
+    inside = model.columns - model.beyond
+    model = replace(model, site_column=np.where(model.site_column < inside, model.site_column, -1), beyond=0)
+    rows, columns = model.shape
+    size, draws = 3 * model.columns + 1, 3
+    sigma = np.full((rows, 2), jitter)
+    shifts = np.random.default_rng(5).standard_normal((draws, rows, 2)) * sigma
+    whole = np.zeros((size + 2 * rows, size + 2 * rows))
+    for shift in shifts:
+        expected, matrix = model.expected(shift)
+        dense = matrix.toarray()
+        beam = np.zeros((rows, columns, 2, rows))
+        for i in range(rows):
+            beam[i, :, :, i] = dense[:, size:].reshape(rows, columns, 2)[i]
+        full = np.concatenate([dense[:, :size], beam.reshape(rows * columns, -1)], axis=1)
+        whole += (full.T / expected.ravel()) @ full / draws
+    if jitter:
+        whole[range(size, size + 2 * rows), range(size, size + 2 * rows)] += jitter**-2
+        wanted = np.linalg.inv(whole)[:size, :size]
+    else:
+        wanted = np.linalg.inv(whole[:size, :size])
+    bound = hybrid_bound(model, sigma, draws=draws, rng=np.random.default_rng(5))
+    k = model.columns
+    np.testing.assert_allclose(bound.xy_A.T.ravel(), np.sqrt(np.diag(wanted)[: 2 * k]), rtol=5e-3)
+    np.testing.assert_allclose(bound.intensity, np.sqrt(np.diag(wanted)[2 * k : 3 * k]), rtol=5e-3)
