@@ -43,3 +43,22 @@ def test_the_recipe_of_the_recipes_page_is_valid(tmp_path):
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE"])
 def test_a_checkout_says_what_it_is(name):
     assert len((DOCS.parents[1] / name).read_text()) > 300
+
+
+def test_the_outside_method_of_the_precision_page_gets_onto_a_leaderboard(tmp_path, monkeypatch):
+    from builder.portal import build_leaderboard
+    from temimagenet.errors import PrecisionError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    names: dict[str, object] = {}
+    for block in blocks("precision.md", "python"):
+        exec(compile(block, "precision.md", "exec"), names)
+    page = build_leaderboard(tmp_path / "build" / "leaderboard", tmp_path / "site")
+    text = page.read_text(encoding="utf-8")
+    assert "peaks, then Gaussian fits" in text
+    assert text.count("<svg") >= 1
+    empty = build_leaderboard(None, tmp_path / "empty").read_text(encoding="utf-8")
+    assert "peaks, then Gaussian fits" not in empty
+    with pytest.raises(PrecisionError, match="no folder"):
+        build_leaderboard(tmp_path / "nowhere", tmp_path / "site")
