@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import KDTree
+from threadpoolctl import threadpool_limits
 
 from temimagenet.errors import LocalizeError
 from temimagenet.localize.detect import detect_columns
@@ -108,7 +109,13 @@ def fit_scan_aware(
     start = check_starts(values, start_px, width_px)
     if len(start) == 0:
         raise LocalizeError("no columns to start from")
-    width = width_px
+    # On blocks as small as these more threads only wait for one another: two make it three times as slow.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _fit(values, start, width_px, pixel_size_A)
+
+
+def _fit(values: Array, start: Array, width: float, pixel_size_A: float) -> ScanFit:
+    """The fit, once everything was checked."""
     problem = Problem(values, start, width)
     state = _first_state(problem, start, width)
     sigma = np.full(2, 0.25 * width)
