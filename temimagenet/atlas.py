@@ -26,6 +26,7 @@ from temimagenet.imaging.finite import WINDOW_A, film_series, particle_series
 from temimagenet.imaging.multislice import Accuracy, BeamPairs, Series, beam_pairs, series
 from temimagenet.imaging.multislice import estimate_seconds as _estimate
 from temimagenet.imaging.optics import Detector, Optics
+from temimagenet.imaging.scattering import lobato_coefficients
 from temimagenet.recipe import Entry, Recipe, SpecimenSpec, specimen_spec
 from temimagenet.specimen import MATERIALS, material, particle_stack, sheet_stack, shipped_sheet, structure_from_text
 from temimagenet.specimen.amorphous import SHIPPED_SHEETS
@@ -350,9 +351,15 @@ def compute_table(
 
 
 def estimate_seconds(task: TableTask, device: str = "cpu") -> tuple[float, float]:
-    """Least and most seconds that a table will take on this machine."""
+    """Least and most seconds that a table will take on this machine.
+
+    Raises:
+        SpecimenError: an element has no scattering factor.
+    """
     widest = max(optics.aperture_mrad for optics in task.pupils)
     stack = stack_of(task.specimen, task.accuracy)
+    for number in np.unique(stack.numbers).tolist():
+        lobato_coefficients(number)
     return _estimate(stack, task.pupils[0].energy_keV, widest, task.detector, task.thickness_A, task.accuracy, device)
 
 

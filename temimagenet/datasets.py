@@ -90,7 +90,7 @@ class TEMImageNet(Dataset[Sample]):
     ) -> Self:
         """A library of 504 specimens, most by both engines, rendered into the user's cache the first time.
 
-        That takes about a minute and no network.
+        That takes half a minute or more and no network.
 
         Args:
             split: as for the class.

@@ -1,12 +1,17 @@
-"""Where tensors are computed."""
+"""Where tensors are computed, and by how many threads."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
 import torch
+from threadpoolctl import ThreadpoolController
 
 from temimagenet.errors import DeviceError
 
-__all__ = ["check_device"]
+__all__ = ["check_device", "single_threaded"]
 
 
 def check_device(device: torch.device | str) -> torch.device:
@@ -22,3 +27,24 @@ def check_device(device: torch.device | str) -> torch.device:
         reason = str(error).splitlines()[0].rstrip(".")
         raise DeviceError(f"device {str(device)!r}: {reason}; 'cpu' always works") from error
     return known
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """The BLAS libraries that NumPy uses in this process."""
+    return ThreadpoolController()
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """One thread: sums are then taken in the same order wherever and with whatever neighbours a sample runs.
+
+    It is also the fastest on these small matrices: idle BLAS threads spin and take the cores of other processes.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with _thread_pools().limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(threads)

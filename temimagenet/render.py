@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from temimagenet.atlas import ON_NEW_TABLES, find_series
+from temimagenet.device import single_threaded
 from temimagenet.errors import LabelError
 from temimagenet.imaging.background import evaluate_background
 from temimagenet.imaging.detector import count_electrons, dose_for_psnr
@@ -333,7 +332,7 @@ def render(
         SpecimenError, OpticsError: a spec cannot be rendered; the message names the sample.
     """
     wanted = check_labels(tuple(labels))
-    with _single_threaded():
+    with single_threaded():
         return [_render_one(spec, wanted, device, engine, quantised) for spec in specs]
 
 
@@ -375,24 +374,3 @@ def _render_one(
             values = scaled[name].restore().to(device)
         drawn[name] = values
     return Sample(spec, image, drawn, columns, series, scan, clean_peak, dose, shifts, scaled)
-
-
-@cache
-def _thread_pools() -> ThreadpoolController:
-    """The BLAS libraries that NumPy uses in this process."""
-    return ThreadpoolController()
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """One thread: sums are then taken in the same order wherever and with whatever neighbours a sample runs.
-
-    It is also the fastest on these small matrices: idle BLAS threads spin and take the cores of other processes.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with _thread_pools().limit(limits=1, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 from typer.testing import CliRunner
@@ -33,11 +34,13 @@ def test_costs_are_told_before_anything_starts(structure, tmp_path):
     [
         ("al.cif", None, ["--device", "foo"], "device 'foo'"),
         ("al.cif", None, ["--zone", "1234"], "such as '[110]'"),
+        ("rf.cif", None, [], "no scattering factor for atomic number 104"),
         ("empty.cif", "", [], "empty.cif is empty"),
         ("b[/red].cif", "nonsense", [], "b[/red].cif"),
     ],
 )
 def test_what_cannot_be_used_is_one_clear_line(structure, tmp_path, monkeypatch, capsys, name, text, options, told):
+    write(tmp_path / "rf.cif", Atoms("Rf", cell=[4.0] * 3, pbc=True))
     if text is not None:
         folder = tmp_path / "b["
         folder.mkdir()

@@ -1,7 +1,7 @@
 """Localizers: from an image to atomic columns with standard errors, all by one protocol."""
 
 from temimagenet.localize.detect import Detected, detect_columns
-from temimagenet.localize.gaussian import GaussianFit, GaussianRefinement, fit_gaussians
+from temimagenet.localize.gaussian import GaussianFit, fit_gaussians
 from temimagenet.localize.otsu import OtsuCentroid, otsu_threshold
 from temimagenet.localize.protocol import Flag, FoundColumns, Localizer, check_image
 from temimagenet.localize.scan_aware import ScanAware, ScanFit, fit_scan_aware
@@ -11,7 +11,6 @@ __all__ = [
     "Flag",
     "FoundColumns",
     "GaussianFit",
-    "GaussianRefinement",
     "Localizer",
     "OtsuCentroid",
     "ScanAware",

@@ -1,4 +1,4 @@
-"""`GaussianFit`, `GaussianRefinement`: two-dimensional Gaussian fits, batched Levenberg-Marquardt in torch."""
+"""`GaussianFit`: two-dimensional Gaussian fits of all columns at once, batched Levenberg-Marquardt in torch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from temimagenet.errors import LocalizeError
 from temimagenet.localize.detect import detect_columns
-from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts
+from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts, doubts
 
-__all__ = ["Estimator", "GaussianFit", "GaussianRefinement", "fit_gaussians"]
+__all__ = ["Estimator", "GaussianFit", "fit_gaussians"]
 
 Estimator = Literal["least-squares", "poisson"]
 """`least-squares`: all pixels alike; `poisson`: maximum likelihood of counts up to an unknown gain."""
@@ -26,35 +26,6 @@ _ITERATIONS = 40
 _STEP_PX = 1e-4
 _GAIN = 1e-5
 _MOST_NEIGHBOURS = 6
-
-
-@dataclass(frozen=True)
-class GaussianRefinement:
-    """Settings of `fit_gaussians`: a callable that refines positions found by something else.
-
-    Attributes:
-        estimator: least squares or Poisson maximum likelihood.
-        elliptic: three widths (two axes and their direction) instead of one.
-        window: half edge of the square window around a column, in standard deviations of the spot.
-    """
-
-    estimator: Estimator = "poisson"
-    elliptic: bool = False
-    window: float = 2.5
-
-    @property
-    def name(self) -> str:
-        """Short name for tables."""
-        return f"Gaussian fit ({self.estimator}{', elliptic' if self.elliptic else ''})"
-
-    def __call__(
-        self, image: ArrayLike, pixel_size_A: float, start_px: Float[NDArray[np.float64], "N 2"], width_px: float
-    ) -> FoundColumns:
-        """Refine positions; see `fit_gaussians`."""
-        return fit_gaussians(
-            image, pixel_size_A, start_px, width_px,
-            estimator=self.estimator, elliptic=self.elliptic, window=self.window,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +45,7 @@ class GaussianFit:
     @property
     def name(self) -> str:
         """Short name for tables."""
-        return f"detection, {GaussianRefinement(self.estimator, self.elliptic, self.window).name}"
+        return f"Gaussian fit ({self.estimator}{', elliptic' if self.elliptic else ''})"
 
     def __call__(self, image: ArrayLike, pixel_size_A: float) -> FoundColumns:
         """Find and fit the columns of one image.
@@ -172,8 +143,7 @@ def _columns(
     middle = np.rint(start)
     cut = ((middle < half) | (middle > np.array(shape[::-1]) - 1 - half)).any(axis=1)
     flags |= np.where(cut, int(Flag.CUT), 0)
-    flags |= np.where(~(np.linalg.norm(xy - start, axis=1) <= 1.5 * width_px), int(Flag.STRAYED), 0)
-    flags |= np.where(~(height > 3.0 * height_sigma), int(Flag.FAINT), 0)
+    flags |= doubts(xy, start, width_px, height, height_sigma)
     usual = np.median(width[flags == 0]) if (flags == 0).any() else width_px
     flags |= np.where(~((width > 0.5 * usual) & (width < 2.0 * usual)), int(Flag.ODD_WIDTH), 0)
     intensity = 2.0 * np.pi * height * width**2

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from temimagenet.errors import LocalizeError
 
-__all__ = ["Flag", "FoundColumns", "Localizer", "check_image", "check_starts"]
+__all__ = ["Flag", "FoundColumns", "Localizer", "check_image", "check_starts", "doubts"]
 
 
 class Flag(IntFlag):
@@ -157,3 +157,17 @@ def check_starts(
         number = int(np.flatnonzero(outside)[0])
         raise LocalizeError(f"start {number} at {start[number].tolist()} lies outside the image")
     return start
+
+
+def doubts(
+    xy: Float[NDArray[np.float64], "N 2"],
+    start: Float[NDArray[np.float64], "N 2"],
+    width_px: float,
+    height: Float[NDArray[np.float64], "N"],
+    height_sigma: Float[NDArray[np.float64], "N"],
+) -> Int[NDArray[np.int64], "N"]:
+    """`Flag.STRAYED` and `Flag.FAINT` of fitted columns, from where they began, and their heights and errors."""
+    strayed = ~(np.linalg.norm(xy - start, axis=1) <= 1.5 * width_px)
+    faint = ~(height > 3.0 * height_sigma)
+    flags: NDArray[np.int64] = strayed * int(Flag.STRAYED) | faint * int(Flag.FAINT)
+    return flags

@@ -14,12 +14,12 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import KDTree
-from threadpoolctl import threadpool_limits
 
+from temimagenet.device import single_threaded
 from temimagenet.errors import LocalizeError
 from temimagenet.localize.detect import detect_columns
 from temimagenet.localize.joint import TAIL, TAIL_SHARE, Covariance, Equations, Model, NotDefinite, Problem, State, Step
-from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts
+from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts, doubts
 
 __all__ = ["ScanAware", "ScanFit", "fit_scan_aware"]
 
@@ -109,8 +109,8 @@ def fit_scan_aware(
     start = check_starts(values, start_px, width_px)
     if len(start) == 0:
         raise LocalizeError("no columns to start from")
-    # On blocks as small as these more threads only wait for one another: two make it three times as slow.
-    with threadpool_limits(limits=1, user_api="blas"):
+    # On blocks as small as these two threads make it three times as slow.
+    with single_threaded():
         return _fit(values, start, width_px, pixel_size_A)
 
 
@@ -168,6 +168,9 @@ def _fit(values: Array, start: Array, width: float, pixel_size_A: float) -> Scan
         elif rounds > 2 and before < width and change > 0.01:
             spread = equations.covariance()
             sigma, change = _prior(state.shift, spread.rows, sigma)
+            if (state.shift[:, sigma == 0.0] != 0.0).any():
+                state = replace(state, shift=state.shift * (sigma > 0.0))
+                model, equations = problem.look(state), None
             enough = _STEP * float(np.sqrt(np.median(spread.columns.diagonal(axis1=1, axis2=2)[:, :2])))
     noise = _noise(values, model.image, trust)
     covariance = _final(problem, model, state, trust / _variance(model.image, noise), sigma)
@@ -307,7 +310,10 @@ def _cost(problem: Problem, model: Model, state: State, weight: Array, sigma: Ar
 
 
 def _prior(shift: Array, variance: Array, sigma: Array) -> tuple[Array, float]:
-    """The prior's widths that make the image most likely, one fixed-point step, and their relative change."""
+    """The prior's widths that make the image most likely, one fixed-point step, and their relative change.
+
+    A width of 0 says that there are no displacements.
+    """
     new = sigma.copy()
     for axis in np.flatnonzero(sigma > 0.0):
         # gamma rows are measured rather than assumed.
@@ -318,7 +324,6 @@ def _prior(shift: Array, variance: Array, sigma: Array) -> tuple[Array, float]:
         # As the width goes to zero the steps become a geometric series: no displacement explains the image better.
         if gamma < 0.05 * len(shift) and new[axis] < sigma[axis]:
             new[axis] = 0.0
-            shift[:, axis] = 0.0
     live = new > 0.0
     return new, float(np.abs(new[live] / sigma[live] - 1.0).max(initial=0.0))
 
@@ -358,8 +363,7 @@ def _result(
     margin = 1.5 * width
     cut = ((xy < margin) | (xy > np.array([cols, rows]) - 1 - margin)).any(axis=1)
     flags |= np.where(cut, int(Flag.CUT), 0)
-    flags |= np.where(~(np.linalg.norm(xy - start, axis=1) <= 1.5 * width), int(Flag.STRAYED), 0)
-    flags |= np.where(~(height > 3.0 * height_error), int(Flag.FAINT), 0)
+    flags |= doubts(xy, start, width, height, height_error)
     intensity = height * volume
     return ScanFit(
         FoundColumns(

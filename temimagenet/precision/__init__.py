@@ -1,6 +1,6 @@
 """Precision: the physical limit of an image, benchmark cases, and how close localizers come."""
 
-from temimagenet.precision.bounds import (
+from temimagenet.bounds import (
     Bound,
     ImageModel,
     Profile,

@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from temimagenet.bounds import hybrid_bound, image_model
 from temimagenet.errors import PrecisionError
 from temimagenet.imaging.background import BackgroundKind, draw_background, evaluate_background
 from temimagenet.imaging.optics import CONDITIONS, Detector
 from temimagenet.imaging.scan import Scan, ScanNoise, lattice_images
-from temimagenet.precision.bounds import hybrid_bound, image_model
 from temimagenet.recipe import Engine, EntryKind, SampleSpec, SpecimenSpec, load_recipe, spec_to_json, specimen_spec
 from temimagenet.render import Sample, render, specimen_of
 from temimagenet.specimen import Specimen

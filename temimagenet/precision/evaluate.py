@@ -95,10 +95,7 @@ def _run(localizer: Localizer, truth: BenchmarkImage) -> tuple[FoundColumns, str
     try:
         return localizer(truth.image.copy(), truth.pixel_size_A), ""
     except LocalizeError as error:
-        nothing = np.zeros(0)
-        none = np.zeros((0, 2))
-        flags = np.zeros(0, dtype=np.int64)
-        return FoundColumns(none, none, nothing, nothing, nothing, flags, truth.pixel_size_A), str(error)
+        return FoundColumns.none(truth.pixel_size_A), str(error)
 
 
 def _package_version(module: str) -> str:

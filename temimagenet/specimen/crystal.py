@@ -45,9 +45,6 @@ DyScO3 row and never two columns that an image could show apart."""
 MOST_ATOMS = 4000
 """A unit cell of more atoms is refused: finding its columns compares all pairs."""
 
-HEAVIEST = 103
-"""The last element with a scattering factor."""
-
 _SAME_SITE_A = 1e-3
 _SYMMETRY_A = 1e-2
 
@@ -95,8 +92,6 @@ def _checked(read: Callable[[], object], where: str) -> Atoms:
             )
     if len(atoms) > MOST_ATOMS:
         raise SpecimenError(f"{where}: {len(atoms)} atoms, expected a unit cell of at most {MOST_ATOMS}")
-    if atoms.numbers.max() > HEAVIEST:
-        raise SpecimenError(f"{where}: no scattering factor for {atoms.symbols[int(atoms.numbers.argmax())]}")
     if 0 in atoms.numbers:
         raise SpecimenError(f"{where}: holds an atom of unknown element")
     if tuple(atoms.pbc) not in ((True, True, True), (True, True, False)):

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import least_squares
 
 from temimagenet.errors import LocalizeError, TEMImageNetError
-from temimagenet.localize import Flag, GaussianRefinement, fit_gaussians
+from temimagenet.localize import Flag, GaussianFit, detect_columns, fit_gaussians
 from temimagenet.precision import ImageModel, gaussian_profile, hybrid_bound
 
 
@@ -119,9 +119,11 @@ def test_poor_fits_are_flagged():
     assert list(frame["flags"]) == found.flags.tolist()
     np.testing.assert_allclose(frame["x_pm"], found.xy_px[:, 0] * 10.0)
     assert len(fit_gaussians(image, 0.1, np.empty((0, 2)), 2.0)) == 0
-    assert GaussianRefinement("least-squares", elliptic=True).name == "Gaussian fit (least-squares, elliptic)"
-    one = GaussianRefinement()(image, 0.1, xy[:1], 2.0)
-    np.testing.assert_array_equal(one.xy_px, fit_gaussians(image, 0.1, xy[:1], 2.0).xy_px)
+    assert GaussianFit("least-squares", elliptic=True).name == "Gaussian fit (least-squares, elliptic)"
+    start = detect_columns(image, 0.1)
+    expected = fit_gaussians(image, 0.1, start.xy_px, start.width_px)
+    assert len(expected) > 0
+    np.testing.assert_array_equal(GaussianFit()(image, 0.1).xy_px, expected.xy_px)
 
 
 @pytest.mark.parametrize(

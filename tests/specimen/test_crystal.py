@@ -306,6 +306,3 @@ def test_cells_of_many_atoms_are_handled_and_of_too_many_refused(tmp_path):
     write(path, small * (11, 11, 11))
     with pytest.raises(SpecimenError, match="5324 atoms"):
         read_structure(path)
-    write(path, Atoms("Rf", cell=np.eye(3) * 4.0, pbc=True))
-    with pytest.raises(SpecimenError, match="scattering factor for Rf"):
-        read_structure(path)
