@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from temimagenet.device import single_threaded
 from temimagenet.errors import LocalizeError
 from temimagenet.localize.detect import detect_columns
 from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts, doubts
@@ -21,11 +24,39 @@ __all__ = ["Estimator", "GaussianFit", "fit_gaussians"]
 Estimator = Literal["least-squares", "poisson"]
 """`least-squares`: all pixels alike; `poisson`: maximum likelihood of counts up to an unknown gain."""
 
+_TOGETHER = 4.0
+"""Columns nearer than this many standard deviations of the spot are fitted together (dumbbells)."""
+
+_MOST_TOGETHER = 6
+_REACH = 3.5
+"""Spots are taken to end here, in standard deviations: 0.2 % of their height."""
+
+_ROUNDS = 40
+_STEPS = 5
+"""Steps of a window before its neighbours are looked at anew."""
+
 _BATCH = 300_000
-_ITERATIONS = 40
 _STEP_PX = 1e-4
-_GAIN = 1e-5
-_MOST_NEIGHBOURS = 6
+_GAIN = 1e-3
+"""What a last step may still gain in half a chi-square: it moves a column by less than a twentieth of its error, and
+leaves the square of that."""
+
+_FAR = 2e-2
+"""The same for a fifth of the error: neighbours follow by a fifth of it or less."""
+
+_ROUNDING = 1e-6
+"""Relative rise of a cost in single precision that is none."""
+
+_POWERS = [(p, q) for order in range(5) for p, q in [(order - n, n) for n in range(order + 1)]]
+"""Powers of x and y of the monomials up to the fourth order."""
+
+_QUADRATIC = 6
+"""Monomials up to the second order."""
+
+_PRODUCT = torch.tensor(
+    [[_POWERS.index((p + r, q + s)) for r, s in _POWERS[:_QUADRATIC]] for p, q in _POWERS[:_QUADRATIC]]
+)
+"""(6, 6) which monomial the product of two quadratic ones is."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +103,13 @@ def fit_gaussians(
     elliptic: bool = False,
     window: float = 2.5,
 ) -> FoundColumns:
-    """Fit a Gaussian on a local constant background around each start, neighbours that overlap along with it.
+    """Fit a Gaussian on a local constant background around each start.
 
-    Every window holds the column, the nearest others whose spots reach into it (six at most) and one background; all of
-    a window share their widths, and only the column in its middle is kept. Standard errors are those of
-    the heteroscedasticity-consistent sandwich estimator (White, Econometrica 48 (1980) 817) from the residuals, so
-    that no gain needs to be known.
+    Every column has a window with a background and a width of its own. Others nearer than four standard deviations of
+    the spot are fitted along with it (six at most, one width for all) and then dropped; those farther away that reach
+    into the window are taken off as fitted in their own windows, in rounds until no column moves. Standard errors are
+    those of the heteroscedasticity-consistent sandwich estimator (White, Econometrica 48 (1980) 817) from the
+    residuals, so that no gain needs to be known.
 
     Args:
         image: counts, or a signal proportional to them for "poisson".
@@ -106,24 +138,7 @@ def fit_gaussians(
     found = np.full((len(start), 8), np.nan)
     settled = np.zeros(len(start), dtype=bool)
     if len(start):
-        _, index = KDTree(start).query(start, k=min(len(start), _MOST_NEIGHBOURS + 1))
-        index = np.asarray(index).reshape(len(start), -1)
-        inside = np.abs(start[index] - start[:, None]).max(axis=-1) <= half + 1.5 * width_px
-        members = inside.sum(axis=1)
-        # Nearest first is not inside first, since windows are square.
-        index = np.take_along_axis(index, np.argsort(~inside, axis=1, kind="stable"), axis=1)
-        own = np.argmax(index == np.arange(len(start))[:, None], axis=1)
-        index[np.arange(len(start)), own], index[:, 0] = index[:, 0].copy(), np.arange(len(start))
-        picture = torch.from_numpy(values)
-        for count in np.unique(members).tolist():
-            group = np.flatnonzero(members == count)
-            # Derivatives of a batch should stay in the processor's caches.
-            batch = int(np.clip(_BATCH // (count * (2 * half + 1) ** 2), 64, 2048))
-            for first in range(0, len(group), batch):
-                part = group[first : first + batch]
-                found[part], settled[part] = _fit(
-                    picture, torch.from_numpy(start[index[part, :count]]), width_px, half, estimator, elliptic
-                )
+        found, settled = _Windows(values, start, width_px, half, estimator, elliptic).fit()
     return _columns(found, settled, start, values.shape, half, width_px, pixel_size_A)
 
 
@@ -153,147 +168,364 @@ def _columns(
     )  # fmt: skip
 
 
-def _pinned(p: Tensor, gradient: Tensor, least: Tensor, most: Tensor) -> Tensor:
-    """Parameters at a bound that the data pull further out."""
-    return ((p <= least) & (gradient < 0.0)) | ((p >= most) & (gradient > 0.0))
+class _Windows:
+    """All windows of an image; lengths are in half edges of a window, signals in means of the image.
 
-
-def _fit(
-    picture: Tensor, places: Tensor, width_px: float, half: int, estimator: Estimator, elliptic: bool
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Windows that hold equally many columns: (B, 8) x, y, their errors, width, height, its error, and the relative
-    error of the intensity; and which have settled.
-
-    Parameters of a window: background, the precision matrix (a, or a, b, c), then height, x and y of each column.
+    A window's parameters: background, the precision matrix (a, or a, b, c), then height, x and y of each column, the
+    window's own first. Derivatives of the model are combinations of few functions: 1, and each spot times the monomials
+    up to the second order. So the normal equations come from moments of the weighted spots, and those from one matrix
+    product for all windows of a batch.
     """
-    batch, count = places.shape[:2]
-    rows, columns = picture.shape
-    middle = places[:, 0].round().long()
-    steps = torch.arange(-half, half + 1)
-    i, j = middle[:, 1, None] + steps, middle[:, 0, None] + steps
-    mask = (((i >= 0) & (i < rows))[:, :, None] & ((j >= 0) & (j < columns))[:, None, :]).reshape(batch, -1)
-    data = picture[i.clamp(0, rows - 1)[:, :, None], j.clamp(0, columns - 1)[:, None, :]].reshape(batch, -1)
-    y, x = (g.reshape(-1).double() for g in torch.meshgrid(steps, steps, indexing="ij"))
-    widths = 3 if elliptic else 1
-    size = 1 + widths + 3 * count
-    p = torch.zeros((batch, size), dtype=torch.float64)
-    low = torch.where(mask, data, torch.inf).quantile(0.1, dim=1)
-    high = torch.where(mask, data, -torch.inf).amax(dim=1)
-    p[:, 0] = low
-    p[:, 1] = width_px**-2
-    if elliptic:
-        p[:, 3] = width_px**-2
-    p[:, 1 + widths :: 3] = (high - low).clamp_min(1e-9 * high.abs().clamp_min(1e-300))[:, None]
-    p[:, 2 + widths :: 3] = places[..., 0] - middle[:, :1]
-    p[:, 3 + widths :: 3] = places[..., 1] - middle[:, 1:]
-    # Neighbours at the edge of a window would run away to infinite height; bounds that a settled fit does not touch.
-    reach = torch.full((size,), torch.inf, dtype=torch.float64)
-    reach[2 + widths :: 3] = reach[3 + widths :: 3] = 1.5 * width_px
-    reach[2 + widths : 4 + widths] = 3.0 * width_px
-    least, most = p - reach, p + reach
-    for axis in (1, 3) if elliptic else (1,):
-        least[:, axis], most[:, axis] = (4.0 * width_px) ** -2, (0.25 * width_px) ** -2
-    floor = 1e-3 * picture.abs().mean() + 1e-300
 
-    def look(p: Tensor, data: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Cost, gradient, curvature, and what the covariance needs: residuals and derivatives,
-        both over the standard deviation."""
-        dx = x - p[:, 2 + widths :: 3, None]
-        dy = y - p[:, 3 + widths :: 3, None]
-        a = p[:, 1, None, None]
-        b, c = (p[:, 2, None, None], p[:, 3, None, None]) if elliptic else (torch.zeros_like(a), a)
-        shape = torch.exp(-0.5 * (a * dx**2 + 2.0 * b * dx * dy + c * dy**2))
-        spot = p[:, 1 + widths :: 3, None] * shape
-        model = p[:, 0, None] + spot.sum(dim=1)
-        jacobian = torch.empty((len(p), size, x.numel()), dtype=torch.float64)
-        jacobian[:, 0] = 1.0
-        if elliptic:
-            jacobian[:, 1] = (-0.5 * dx**2 * spot).sum(dim=1)
-            jacobian[:, 2] = (-dx * dy * spot).sum(dim=1)
-            jacobian[:, 3] = (-0.5 * dy**2 * spot).sum(dim=1)
+    def __init__(
+        self, values: NDArray[np.float64], start: NDArray[np.float64], width_px: float, half: int,
+        estimator: Estimator, elliptic: bool,
+    ) -> None:  # fmt: skip
+        self.half, self.estimator = half, estimator
+        self.shapes = 3 if elliptic else 1
+        self.width = width_px / half
+        self.scale = float(np.abs(values).mean())
+        rows, columns = values.shape
+        # Windows may reach into a frame that counts for nothing.
+        frame = ((half, half), (half, half))
+        self.picture = torch.from_numpy(np.pad(values / self.scale, frame).astype(np.float32))
+        self.inside = torch.from_numpy(np.pad(np.ones(values.shape, dtype=np.float32), frame))
+        self.start = torch.from_numpy(start)
+        self.middle = self.start.round().long()
+        self.middle[:, 0].clamp_(0, columns - 1)
+        self.middle[:, 1].clamp_(0, rows - 1)
+        steps = torch.arange(-half, half + 1, dtype=torch.float64) / half
+        y, x = (grid.reshape(-1) for grid in torch.meshgrid(steps, steps, indexing="ij"))
+        self.monomials = torch.stack([x**p * y**q for p, q in _POWERS]).float()
+        self.together, self.others = _neighbours(start, half, width_px)
+        # Of every column as last fitted: x and y in pixels of the image, the precision matrix a, b, c, height; and the
+        # background below it.
+        self.spots = torch.zeros((len(start), 6), dtype=torch.float64)
+        self.spots[:, :2] = self.start
+        self.spots[:, 2] = self.spots[:, 4] = self.width**-2
+        self.low = torch.zeros(len(start), dtype=torch.float64)
+
+    def fit(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """(N, 8) x, y, their errors, width, height, its error, and the relative error of the intensity; and which have
+        settled."""
+        batches = []
+        members = np.array([len(group) for group in self.together])
+        # Those that reach beyond the image cost more.
+        corner = np.array(self.picture.shape[::-1]) - 1 - 3 * self.half
+        cut = ((self.middle.numpy() < self.half) | (self.middle.numpy() > corner)).any(axis=1)
+        for count, edge in np.unique(np.stack([members, cut], axis=1), axis=0).tolist():
+            group = np.flatnonzero((members == count) & (cut == bool(edge)))
+            size = int(np.clip(_BATCH // (count * self.monomials.shape[1]), 32, 2048))
+            for first in range(0, len(group), size):
+                part = group[first : first + size]
+                batches.append(_Batch(self, torch.from_numpy(part), [self.together[k] for k in part.tolist()]))
+        for batch in batches:
+            batch.begin()
+        # A thread a batch: several on one operation wait for each other longer than they work.
+        threads = torch.get_num_threads()
+        with single_threaded(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for _ in range(_ROUNDS):
+                moved = sum(pool.map(_Batch.improve, batches, repeat(self.spots.clone())))
+                # One column in a hundred may wander without keeping the others from their end.
+                if moved <= 0.01 * len(self.start):
+                    break
+            results = list(pool.map(_Batch.result, batches))
+        found = np.full((len(self.start), 8), np.nan)
+        settled = np.zeros(len(self.start), dtype=bool)
+        for batch, result in zip(batches, results, strict=True):
+            found[batch.own.numpy()], settled[batch.own.numpy()] = result
+        return found, settled
+
+    def data(self, own: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, pixels) the windows of columns, and what of them lies on the image."""
+        n = 2 * self.half + 1
+        x, y = self.middle[own].T
+        data: Tensor = self.picture.unfold(0, n, 1).unfold(1, n, 1)[y, x]
+        inside: Tensor = self.inside.unfold(0, n, 1).unfold(1, n, 1)[y, x]
+        return data.reshape(len(own), -1), inside.reshape(len(own), -1)
+
+    def spot(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        """(..., pixels) Gaussians of height 1 in windows."""
+        form = torch.stack(
+            [
+                -0.5 * (a * x * x + c * y * y) - b * x * y, a * x + b * y, b * x + c * y,
+                (-0.5 * a).expand_as(x), (-b).expand_as(x), (-0.5 * c).expand_as(x),
+            ],
+            dim=-1,
+        )  # fmt: skip
+        spots: Tensor = (form.float() @ self.monomials[:_QUADRATIC]).exp_()
+        return spots
+
+
+def _neighbours(
+    start: NDArray[np.float64], half: int, width_px: float
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """For each column those fitted together with it, itself first, and the others that reach into its window."""
+    one, other = KDTree(start).query_pairs(half + _REACH * width_px, p=np.inf, output_type="ndarray").T
+    distance = np.linalg.norm(start[one] - start[other], axis=1)
+    one, other, distance = np.append(one, other), np.append(other, one), np.tile(distance, 2)
+    order = np.lexsort((other, distance, one))
+    near = distance < _TOGETHER * width_px
+    cuts = np.cumsum(np.bincount(one, minlength=len(start)))[:-1]
+    groups = np.split(other[order], cuts)
+    counts = np.minimum(np.bincount(one[near], minlength=len(start)), _MOST_TOGETHER).tolist()
+    together = [np.append(k, group[:count]) for k, (group, count) in enumerate(zip(groups, counts, strict=True))]
+    return together, [group[count:] for group, count in zip(groups, counts, strict=True)]
+
+
+def _held_step(matrix: Tensor, gradient: Tensor, held: Tensor, change: Tensor) -> Tensor:
+    """(B, size) solutions of matrix @ step = gradient where some entries of the steps are given in `change`."""
+    right = torch.where(held, change, gradient - torch.bmm(matrix, change[..., None])[..., 0])
+    step: Tensor = torch.linalg.solve_ex(_without(matrix, held), right[..., None])[0][..., 0]
+    return step
+
+
+def _without(matrix: Tensor, held: Tensor) -> Tensor:
+    """(B, size, size) matrices with those of the identity in the rows and columns that are held."""
+    return matrix * ~(held[:, :, None] | held[:, None]) + torch.diag_embed(held.double())
+
+
+class _Batch:
+    """Windows that hold equally many columns."""
+
+    def __init__(self, windows: _Windows, own: Tensor, together: list[NDArray[np.int64]]) -> None:
+        self.windows, self.own = windows, own
+        self.members = torch.from_numpy(np.stack(together))
+        self.data, self.mask = windows.data(own)
+        self.cut = bool((self.mask == 0.0).any())
+        others = [windows.others[k] for k in own.tolist()]
+        most = max(len(index) for index in others)
+        self.others = torch.zeros((len(own), most), dtype=torch.long)
+        self.present = torch.zeros((len(own), most))
+        for k, index in enumerate(others):
+            self.others[k, : len(index)] = torch.from_numpy(index)
+            self.present[k, : len(index)] = 1.0
+        shapes, width = windows.shapes, windows.width
+        self.count = self.members.shape[1]
+        self.size = 1 + shapes + 3 * self.count
+        p = torch.zeros((len(own), self.size), dtype=torch.float64)
+        p[:, 1] = width**-2
+        if shapes == 3:
+            p[:, 3] = width**-2
+        p[:, 2 + shapes :: 3] = (windows.start[self.members, 0] - windows.middle[own, :1]) / windows.half
+        p[:, 3 + shapes :: 3] = (windows.start[self.members, 1] - windows.middle[own, 1:]) / windows.half
+        # Columns at the edge of a window would run away to infinite height; bounds that a settled fit does not touch.
+        reach = torch.full((self.size,), torch.inf, dtype=torch.float64)
+        reach[2 + shapes :: 3] = reach[3 + shapes :: 3] = 1.5 * width
+        reach[2 + shapes : 4 + shapes] = 3.0 * width
+        self.least, self.most = p - reach, p + reach
+        # Nor are they holes.
+        self.least[:, 4 + shapes :: 3] = 0.0
+        for axis in (1, 3) if shapes == 3 else (1,):
+            self.least[:, axis], self.most[:, axis] = (4.0 * width) ** -2, (0.25 * width) ** -2
+        self.p = p
+        self.damping = torch.full((len(own),), 1e-3, dtype=torch.float64)
+        self.settled = torch.zeros(len(own), dtype=torch.bool)
+        self.fixed = torch.zeros_like(self.data)
+        square = self.data.reshape(len(own), 2 * windows.half + 1, -1)
+        sides = (square[:, 0], square[:, -1], square[:, :, 0], square[:, :, -1])
+        windows.low[own] = torch.stack([side.mean(dim=1) for side in sides]).amin(dim=0).double()
+        windows.spots[own, 5] = (square[:, windows.half, windows.half] - windows.low[own]).clamp_min(1e-6)
+        self.free = (self.mask.sum(dim=1).double() - self.size).clamp_min(1.0)
+
+    def begin(self) -> None:
+        """Take backgrounds and heights from `_Windows`, once all batches have told theirs."""
+        self.p[:, 0] = self.windows.low[self.own]
+        self.p[:, 1 + self.windows.shapes :: 3] = self.windows.spots[self.members, 5]
+
+    def improve(self, spots: Tensor) -> int:
+        """Fit the windows with everything else as in `spots`, tell the windows' own columns, and how many moved."""
+        windows, shapes = self.windows, self.windows.shapes
+        if self.others.shape[1]:
+            other = spots[self.others]
+            away = (other[..., :2] - windows.middle[self.own, None]) / windows.half
+            height = (other[..., 5] * self.present).float()
+            shape = windows.spot(away[..., 0], away[..., 1], other[..., 2], other[..., 3], other[..., 4])
+            self.fixed = torch.bmm(height[:, None], shape)[:, 0]
+        moved = self._descend()
+        p = self.p
+        mine = torch.empty((len(p), 6), dtype=torch.float64)
+        mine[:, :2] = p[:, 2 + shapes : 4 + shapes] * windows.half + windows.middle[self.own]
+        mine[:, 2:5] = torch.stack(self._shape(p), dim=1)
+        mine[:, 5] = p[:, 1 + shapes]
+        windows.spots[self.own] = mine
+        return moved
+
+    def _shape(self, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """a, b, c of the precision matrices."""
+        if self.windows.shapes == 3:
+            return p[:, 1], p[:, 2], p[:, 3]
+        return p[:, 1], torch.zeros_like(p[:, 1]), p[:, 1]
+
+    def _look(self, p: Tensor, part: Tensor | slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cost; spots (B, C, pixels); weights of the pixels in the normal equations; pulls, whose products with the
+        derivatives are the gradient."""
+        shapes = self.windows.shapes
+        a, b, c = (value[:, None] for value in self._shape(p))
+        spots = self.windows.spot(p[:, 2 + shapes :: 3], p[:, 3 + shapes :: 3], a, b, c)
+        data, mask = self.data[part], self.mask[part] if self.cut else None
+        height = p[:, 1 + shapes :: 3].float()
+        model = torch.addcmul(self.fixed[part] + p[:, :1].float(), height[:, :1], spots[:, 0])
+        for k in range(1, self.count):
+            model.addcmul_(height[:, k : k + 1], spots[:, k])
+        if self.windows.estimator == "poisson":
+            model.clamp_(min=1e-3)
+            pull = data - model
+            weight = model.reciprocal_()
+            if mask is not None:
+                weight *= mask
+                pull *= mask
+            gone = pull.sum(dim=1)
+            pull *= weight
+            # A pixel without counts pulls with -1.
+            logarithm = pull.clamp(min=-0.9999999).log1p_()
+            cost = (logarithm * data).sum(dim=1) - gone
         else:
-            jacobian[:, 1] = (-0.5 * (dx**2 + dy**2) * spot).sum(dim=1)
-        jacobian[:, 1 + widths :: 3] = shape
-        jacobian[:, 2 + widths :: 3] = (a * dx + b * dy) * spot
-        jacobian[:, 3 + widths :: 3] = (b * dx + c * dy) * spot
-        residual = data - model
-        if estimator == "poisson":
-            safe = model.clamp_min(floor)
-            deviance = safe - data + torch.xlogy(data, data.clamp_min(1e-300) / safe)
-            cost = torch.where(mask, deviance, 0.0).sum(dim=1)
-            root = torch.where(mask, safe.rsqrt(), 0.0)
-        else:
-            cost = 0.5 * torch.where(mask, residual**2, 0.0).sum(dim=1)
-            root = mask.double()
-        pull = root * residual
-        jacobian *= root[:, None]
-        gradient = torch.bmm(jacobian, pull[..., None])[..., 0]
-        curvature = torch.bmm(jacobian, jacobian.transpose(1, 2))
+            pull = data - model
+            weight = torch.ones_like(pull)
+            if mask is not None:
+                weight = mask
+                pull *= mask
+            cost = 0.5 * (pull * pull).sum(dim=1)
         # A precision matrix that is not positive is no spot.
-        cost = torch.where((p[:, 1] > 0.0) & (~elliptic_bad(p)), cost, torch.inf)
-        return cost, gradient, curvature, pull, jacobian
+        spot = (p[:, 1] > 0.0) & (a * c > b * b)[:, 0]
+        return torch.where(spot, cost.double(), torch.inf), spots, weight, pull
 
-    def elliptic_bad(p: Tensor) -> Tensor:
-        if not elliptic:
-            return torch.zeros(len(p), dtype=torch.bool)
-        return (p[:, 3] <= 0.0) | (p[:, 1] * p[:, 3] <= p[:, 2] ** 2)
+    def _derivatives(self, p: Tensor) -> Tensor:
+        """(B, size, 1 + 6 C) parameters' derivatives as combinations of 1 and the spots times monomials."""
+        shapes = self.windows.shapes
+        a, b, c = self._shape(p)
+        found = torch.zeros((len(p), self.size, 1 + _QUADRATIC * self.count), dtype=torch.float64)
+        found[:, 0, 0] = 1.0
+        for k in range(self.count):
+            row = 1 + shapes + 3 * k
+            height, x, y = p[:, row : row + 3].unbind(dim=1)
+            # Of the monomials 1, x, y, x^2, xy, y^2.
+            here = found[:, :, 1 + _QUADRATIC * k : 1 + _QUADRATIC * (k + 1)]
+            half = -0.5 * height
+            if shapes == 3:
+                here[:, 1, 0], here[:, 1, 1], here[:, 1, 3] = half * x * x, height * x, half
+                here[:, 2, 0], here[:, 2, 1], here[:, 2, 2], here[:, 2, 4] = (
+                    -height * x * y, height * y, height * x, -height
+                )  # fmt: skip
+                here[:, 3, 0], here[:, 3, 2], here[:, 3, 5] = half * y * y, height * y, half
+            else:
+                here[:, 1, 0], here[:, 1, 1], here[:, 1, 2] = half * (x * x + y * y), height * x, height * y
+                here[:, 1, 3], here[:, 1, 5] = half, half
+            here[:, row, 0] = 1.0
+            for axis, along, across in ((row + 1, a, b), (row + 2, b, c)):
+                here[:, axis, 0] = -height * (along * x + across * y)
+                here[:, axis, 1], here[:, axis, 2] = height * along, height * across
+        return found
 
-    settled = torch.zeros(batch, dtype=torch.bool)
-    free = (mask.sum(dim=1) - size).clamp_min(1)
-    damping = torch.full((batch,), 1e-2, dtype=torch.float64)
-    cost, gradient, curvature, _, _ = look(p, data, mask)
-    active = torch.arange(batch)
-    for _ in range(_ITERATIONS):
-        diagonal = curvature[active].diagonal(dim1=1, dim2=2)
-        scale = diagonal.clamp_min(1e-12 * diagonal.amax(dim=1, keepdim=True) + 1e-300)
-        stuck = _pinned(p[active], gradient[active], least[active], most[active])
-        damped = curvature[active] + torch.diag_embed(torch.where(stuck, 1e9, damping[active, None]) * scale)
-        slope = torch.where(stuck, 0.0, gradient[active])
-        step = torch.linalg.solve_ex(damped, slope[..., None])[0][..., 0]
-        trial = torch.minimum(torch.maximum(p[active] + step, least[active]), most[active])
-        step = trial - p[active]
-        new = look(trial, data[active], mask[active])
-        better = new[0] <= cost[active]
-        chosen = active[better]
-        p[chosen] = trial[better]
-        cost[chosen], gradient[chosen], curvature[chosen] = (part[better] for part in new[:3])
-        damping[active] = torch.where(better, damping[active] * 0.2, damping[active] * 6.0).clamp(1e-9, 1e9)
-        moved = step[:, 2 + widths : 4 + widths].abs().amax(dim=1)
-        # What another step could gain, in noise: parameters that the window hardly tells may stay where they are.
-        gain = (slope * step).sum(dim=1) * free[active] / (2.0 * cost[active]).clamp_min(1e-300)
-        done = better & (
-            ((moved < _STEP_PX) & (damping[active] < 1.0)) | ((gain.abs() < _GAIN) & (damping[active] < 1e-3))
-        )
-        settled[active[done]] = True
-        active = active[~done]
-        if len(active) == 0:
-            break
-    _, gradient, curvature, pull, jacobian = look(p, data, mask)
-    stuck = _pinned(p, gradient, least, most)
-    curvature = curvature + torch.diag_embed(torch.where(stuck, 1e9, 0.0) * curvature.diagonal(dim1=1, dim2=2))
-    scores = jacobian * pull[:, None]
-    meat = torch.bmm(scores, scores.transpose(1, 2)) * (mask.sum(dim=1) / free)[:, None, None]
-    bread, failed = torch.linalg.inv_ex(curvature)
-    covariance = bread @ meat @ bread
-    settled &= failed == 0
-    precision = torch.sqrt((p[:, 1] * p[:, 3] - p[:, 2] ** 2).clamp_min(1e-300)) if elliptic else p[:, 1]
-    height = p[:, 1 + widths]
-    # Intensity is 2 pi height / sqrt(det): its relative error by propagation.
-    slope = torch.zeros_like(p)
-    slope[:, 1 + widths] = 1.0 / height
-    if elliptic:
-        square = precision**2
-        slope[:, 1], slope[:, 2], slope[:, 3] = -0.5 * p[:, 3] / square, p[:, 2] / square, -0.5 * p[:, 1] / square
-    else:
-        slope[:, 1] = -1.0 / p[:, 1]
-    relative = torch.einsum("bp,bpq,bq->b", slope, covariance, slope).clamp_min(0.0).sqrt()
-    error = covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
-    k = 2 + widths
-    out = torch.stack(
-        [
-            p[:, k] + middle[:, 0], p[:, k + 1] + middle[:, 1], error[:, k], error[:, k + 1],
-            precision.clamp_min(1e-300).rsqrt(), height, error[:, 1 + widths], relative,
-        ],
-        dim=1,
-    )  # fmt: skip
-    return out.numpy(), settled.numpy()
+    def _matrix(self, derivatives: Tensor, spots: Tensor, weight: Tensor) -> Tensor:
+        """(B, size, size) sums over pixels of products of derivatives."""
+        monomials = self.windows.monomials
+        moments = torch.empty((len(weight), derivatives.shape[2], derivatives.shape[2]), dtype=torch.float64)
+        moments[:, 0, 0] = weight.sum(dim=1)
+        for k in range(self.count):
+            rows = slice(1 + _QUADRATIC * k, 1 + _QUADRATIC * (k + 1))
+            weighed = weight * spots[:, k]
+            moments[:, 0, rows] = (weighed @ monomials[:_QUADRATIC].T).double()
+            moments[:, rows, 0] = moments[:, 0, rows]
+            for m in range(k, self.count):
+                columns = slice(1 + _QUADRATIC * m, 1 + _QUADRATIC * (m + 1))
+                block = ((weighed * spots[:, m]) @ monomials.T).double()[:, _PRODUCT]
+                moments[:, rows, columns] = block
+                moments[:, columns, rows] = block.transpose(1, 2)
+        return derivatives @ moments @ derivatives.transpose(1, 2)
+
+    def _gradient(self, derivatives: Tensor, spots: Tensor, pull: Tensor) -> Tensor:
+        """(B, size) sums over pixels of pulls times derivatives."""
+        by_spot = (pull[:, None] * spots) @ self.windows.monomials[:_QUADRATIC].T
+        basis = torch.cat([pull.sum(dim=1, keepdim=True), by_spot.flatten(1)], dim=1).double()
+        return torch.bmm(derivatives, basis[..., None])[..., 0]
+
+    def _equations(self, p: Tensor, part: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Cost, gradient and curvature."""
+        cost, spots, weight, pull = self._look(p, part)
+        derivatives = self._derivatives(p)
+        return cost, self._gradient(derivatives, spots, pull), self._matrix(derivatives, spots, weight)
+
+    def _descend(self) -> int:
+        """Levenberg-Marquardt steps until the windows have settled; how many moved so far that others might follow."""
+        xy = slice(2 + self.windows.shapes, 4 + self.windows.shapes)
+        active = torch.arange(len(self.p))
+        cost, gradient, curvature = self._equations(self.p, slice(None))
+        moved = 0
+        for number in range(_STEPS):
+            p, damping = self.p[active], self.damping[active]
+            diagonal = curvature.diagonal(dim1=1, dim2=2)
+            scale = diagonal.clamp_min(1e-12 * diagonal.amax(dim=1, keepdim=True) + 1e-300)
+            damped = curvature + torch.diag_embed(damping[:, None] * scale)
+            least, most = self.least[active], self.most[active]
+            # Parameters at a bound stay if the data pull them further out; those that would cross one stop there.
+            held = ((p <= least) & (gradient < 0.0)) | ((p >= most) & (gradient > 0.0))
+            step = _held_step(damped, gradient, held, torch.zeros_like(p))
+            crossing = (p + step < least) | (p + step > most)
+            if crossing.any():
+                to_bound = torch.where(crossing, torch.where(step > 0.0, most, least) - p, 0.0)
+                step = _held_step(damped, gradient, held | crossing, to_bound)
+            trial = torch.minimum(torch.maximum(p + step, least), most)
+            step = trial - p
+            slope = torch.where(held, 0.0, gradient)
+            # What the step gains, in noise: parameters that the window hardly tells may stay where they are.
+            gain = (slope * step).sum(dim=1) * self.free[active] / (2.0 * cost).clamp_min(1e-300)
+            short = step[:, xy].abs().amax(dim=1) * self.windows.half < _STEP_PX
+            free = damping < 1e-2
+            last = free & (short | (gain.abs() < _GAIN))
+            self.settled[active] = last
+            self.p[active[last]] = trial[last]
+            if number == 0:
+                moved = int((~free | (~short & (gain.abs() > _FAR))).sum())
+            go = ~last
+            active = active[go]
+            if len(active) == 0:
+                break
+            trial, old = trial[go], (cost[go], gradient[go], curvature[go])
+            new = self._equations(trial, slice(None) if go.all() and number == 0 else active)
+            better = new[0] <= old[0] * (1.0 + _ROUNDING)
+            self.p[active[better]] = trial[better]
+            self.damping[active] = torch.where(better, damping[go] * 0.1, damping[go] * 10.0).clamp(1e-9, 1e9)
+            cost = torch.where(better, new[0], old[0])
+            gradient = torch.where(better[:, None], new[1], old[1])
+            curvature = torch.where(better[:, None, None], new[2], old[2])
+        return moved
+
+    def result(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """See `_Windows.fit`."""
+        windows, shapes, p = self.windows, self.windows.shapes, self.p
+        everyone = torch.arange(len(p))
+        _, spots, weight, pull = self._look(p, everyone)
+        derivatives = self._derivatives(p)
+        curvature = self._matrix(derivatives, spots, weight)
+        diagonal = curvature.diagonal(dim1=1, dim2=2)
+        # Nothing is known, and nothing asked, of where a spot without height lies.
+        held = (p <= self.least) | (p >= self.most) | (diagonal <= 1e-12 * diagonal.amax(dim=1, keepdim=True))
+        meat = self._matrix(derivatives, spots, pull * pull) * (self.mask.sum(dim=1) / self.free)[:, None, None]
+        bread, failed = torch.linalg.inv_ex(_without(curvature, held))
+        bread = bread * ~(held[:, :, None] | held[:, None])
+        covariance = bread @ meat @ bread
+        a, b, c = self._shape(p)
+        precision = (a * c - b * b).clamp_min(1e-300).sqrt()
+        height = p[:, 1 + shapes]
+        # Intensity is 2 pi height / sqrt(det): its relative error by propagation.
+        slope = torch.zeros_like(p)
+        slope[:, 1 + shapes] = 1.0 / height
+        if shapes == 3:
+            slope[:, 1], slope[:, 2], slope[:, 3] = (part / precision**2 for part in (-0.5 * c, b, -0.5 * a))
+        else:
+            slope[:, 1] = -1.0 / a
+        relative = torch.einsum("bp,bpq,bq->b", slope, covariance, slope).clamp_min(0.0).sqrt()
+        error = covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
+        k = 2 + shapes
+        place = p[:, k : k + 2] * windows.half + windows.middle[self.own]
+        out = torch.stack(
+            [
+                place[:, 0], place[:, 1], error[:, k] * windows.half, error[:, k + 1] * windows.half,
+                precision.rsqrt() * windows.half, height * windows.scale,
+                error[:, 1 + shapes] * windows.scale, relative,
+            ],
+            dim=1,
+        )  # fmt: skip
+        return out.numpy(), (self.settled & (failed == 0)).numpy()
