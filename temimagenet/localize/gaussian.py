@@ -315,17 +315,20 @@ class _Batch:
         reach[2 + shapes : 4 + shapes] = 3.0 * width
         self.least, self.most = p - reach, p + reach
         # Nor are they holes.
-        self.least[:, 4 + shapes :: 3] = 0.0
+        self.least[:, 1 + shapes :: 3] = 0.0
         for axis in (1, 3) if shapes == 3 else (1,):
-            self.least[:, axis], self.most[:, axis] = (4.0 * width) ** -2, (0.25 * width) ** -2
+            self.least[:, axis], self.most[:, axis] = (2.5 * width) ** -2, (0.4 * width) ** -2
         self.p = p
         self.damping = torch.full((len(own),), 1e-3, dtype=torch.float64)
         self.settled = torch.zeros(len(own), dtype=torch.bool)
         self.fixed = torch.zeros_like(self.data)
         square = self.data.reshape(len(own), 2 * windows.half + 1, -1)
         sides = (square[:, 0], square[:, -1], square[:, :, 0], square[:, :, -1])
-        windows.low[own] = torch.stack([side.mean(dim=1) for side in sides]).amin(dim=0).double()
-        windows.spots[own, 5] = (square[:, windows.half, windows.half] - windows.low[own]).clamp_min(1e-6)
+        low = torch.stack([side.mean(dim=1) for side in sides]).amin(dim=0)
+        spot = windows.spot(p[:, 2 + shapes], p[:, 3 + shapes], p[:, 1], torch.zeros_like(p[:, 1]), p[:, 1]) * self.mask
+        windows.low[own] = low.double()
+        height = ((self.data - low[:, None]) * spot).sum(dim=1) / (spot * spot).sum(dim=1)
+        windows.spots[own, 5] = height.clamp_min(1e-6).double()
         self.free = (self.mask.sum(dim=1).double() - self.size).clamp_min(1.0)
 
     def begin(self) -> None:

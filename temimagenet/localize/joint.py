@@ -10,12 +10,15 @@ of shape and background.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.spatial import KDTree
 
 __all__ = ["TAIL", "TAIL_SHARE", "Covariance", "Equations", "Model", "NotDefinite", "Problem", "State", "Step"]
@@ -36,6 +39,7 @@ _REACH = 3.5
 _KNOT_PX = 100.0
 _MOST_PIECES = 6
 
+Result = TypeVar("Result")
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 
@@ -102,9 +106,11 @@ class Strip:
 class Problem:
     """One image, its windows, splines, strips and pairs; windows may reach into a frame of zeros around it."""
 
-    def __init__(self, values: Array, start: Array, width: float) -> None:
-        self.values = values
-        self.half = max(3, int(np.ceil(_REACH * width)))
+    def __init__(
+        self, values: Array, start: Array, width: float, reach: float = _REACH, pool: Executor | None = None
+    ) -> None:
+        self.values, self.pool = values, pool
+        self.half = max(3, int(np.ceil(reach * width)))
         self.n = 2 * self.half + 1
         self.order = np.argsort(start[:, 1], kind="stable")
         start = start[self.order]
@@ -140,6 +146,11 @@ class Problem:
                 strips[here].pairs.append((there, k - strips[here].first, m - strips[there].first, (dx, dy)))
         return strips
 
+    def each(self, work: Callable[[int], Result]) -> Iterable[Result]:
+        """What `work` makes of the number of each strip, in order, on the pool's threads if there is one."""
+        numbers = range(len(self.strips))
+        return self.pool.map(work, numbers) if self.pool else map(work, numbers)
+
     def framed(self, *images: NDArray[np.floating]) -> Single:
         """(C, rows, columns) images in single precision with the frame of zeros."""
         rows, cols = self.values.shape
@@ -160,12 +171,13 @@ class Problem:
         """The image and its derivatives at a state."""
         half, n = self.half, self.n
         rows, cols = self.values.shape
-        total = np.zeros((7, rows + 2 * half, cols + 2 * half), dtype=np.float32)
         shift = np.pad(state.shift, ((half, half), (0, 0)))
         steps = np.arange(-half, half + 1)
         a, b, c, w = (np.float32(value) for value in state.shape)
-        columns = []
-        for strip in self.strips:
+
+        def draw(number: int) -> tuple[Single, Single]:
+            """Derivatives of a strip's columns, and its rows of the seven images."""
+            strip = self.strips[number]
             part = slice(strip.first, strip.last)
             middle = self.middle[part]
             moved = shift[middle[:, 1, None] + np.arange(n)]
@@ -184,7 +196,6 @@ class Problem:
             np.multiply(slope, x_part, out=found[:, 0])
             np.multiply(slope, y_part, out=found[:, 1])
             found[:, 2] = spot
-            columns.append(found)
             fields = np.empty((len(strip), 7, n, n), dtype=np.float32)
             np.multiply(spot, height, out=fields[:, 0])
             np.negative(found[:, 0], out=fields[:, 1])
@@ -194,8 +205,16 @@ class Problem:
             np.multiply(slope * v, 2.0 * u, out=fields[:, 4])
             np.multiply(slope, v * v, out=fields[:, 5])
             np.multiply(tail - core, height, out=fields[:, 6])
-            for k, (x, y) in enumerate(middle.tolist()):
-                total[:, y : y + n, x : x + n] += fields[k]
+            drawn = np.zeros((7, strip.bottom - strip.top, cols + 2 * half), dtype=np.float32)
+            for k, (x, y) in enumerate((middle - (0, strip.top)).tolist()):
+                drawn[:, y : y + n, x : x + n] += fields[k]
+            return found, drawn
+
+        columns = []
+        total = np.zeros((7, rows + 2 * half, cols + 2 * half), dtype=np.float32)
+        for strip, (found, drawn) in zip(self.strips, self.each(draw), strict=True):
+            columns.append(found)
+            total[:, strip.top : strip.bottom] += drawn
         total = total[:, half:-half, half:-half]
         background = self.by @ state.weights.reshape(self.by.shape[1], -1) @ self.bx.T
         return Model(background + total[0], background, columns, total[1:3], total[3:])
@@ -260,9 +279,9 @@ class Equations:
         Raises:
             NotDefinite: the equations are singular.
         """
-        half, n = problem.half, problem.n
-        rows = len(problem.values)
+        half, rows = problem.half, len(problem.values)
         self.problem = problem
+        self.damping = damping
         self.live = sigma > 0.0
         self.precision = np.where(self.live, 1.0 / np.where(self.live, sigma, 1.0) ** 2, 0.0)
         # Rows by rows; those in the frame stay zero.
@@ -283,48 +302,60 @@ class Equations:
         corner -= self.border_solved @ self.border.T
         # Columns by everything, strip by strip.
         framed = problem.framed(weight, *beam, *model.forms)
-        blocks, self.sides, self.reaches, self.solveds, parts = [], [], [], [], []
-        for strip, columns in zip(problem.strips, model.columns, strict=True):
-            count = len(strip)
-            everyone = np.arange(count)
-            around = problem.windows(framed, strip)
-            weighed = columns * around[:, :1]
-            parts.append(weighed)
-            reach = np.zeros((count, 3, strip.bottom - strip.top, 2))
-            placed = problem.middle[strip.first : strip.last, 1, None] + np.arange(n) - strip.top
-            for p in range(3):
-                for x in range(2):
-                    reach[everyone[:, None], p, placed, x] = np.einsum("kij,kij->ki", weighed[:, p], around[:, 1 + x])
-            here = slice(strip.top, strip.bottom)
-            solved = np.einsum("kpix,ixy->kpiy", reach, self.inverse[here], optimize=True)
-            self.reaches.append(reach.reshape(3 * count, -1))
-            self.solveds.append(solved.reshape(3 * count, -1))
-            flat, flat_weighed = columns.reshape(count, 3, -1), weighed.reshape(count, 3, -1)
-            own = (flat_weighed @ flat.transpose(0, 2, 1)).astype(np.float64)
-            own += damping * own * np.eye(3) + np.diag([problem.anchor_precision, problem.anchor_precision, 0.0])
-            block = np.zeros((count, 3, count, 3))
-            block[everyone, :, everyone] = own
-            blocks.append(block)
-            side = np.empty((count, 3, size))
-            side[:, :, :4] = flat_weighed @ around[:, 3:].reshape(count, 4, -1).transpose(0, 2, 1)
-            along = weighed.reshape(count, -1, n) @ problem.bx_windows[strip.first : strip.last]
-            down = problem.by_windows[strip.first : strip.last].transpose(0, 2, 1)
-            side[:, :, 4:] = (down[:, None] @ along.reshape(count, 3, n, -1)).reshape(count, 3, -1)
-            rows_side = border[:, here].reshape(size, -1)
-            self.sides.append(side.reshape(3 * count, -1) - self.solveds[-1] @ rows_side.T)
-        upper = _couple(problem, model, parts, blocks, self.reaches, self.solveds)
-        diagonal = [
-            block.reshape(len(reach), -1) - solved @ reach.T
-            for block, solved, reach in zip(blocks, self.solveds, self.reaches, strict=True)
-        ]
+        parts = list(problem.each(lambda number: self._strip(number, model, framed, border, damping)))
+        self.reaches, self.solveds, self.sides, diagonal = ([part[k] for part in parts] for k in range(4))
+        upper = list(problem.each(lambda number: self._between(number, parts[number][4])))[:-1]
         self.chain = _Chain(diagonal, upper)
-        self.found = self.chain.solve(self.sides)
-        for side, part in zip(self.sides, self.found, strict=True):
-            corner -= part.T @ side
+        self.found = self.chain.forward(self.sides)
+        for part in self.found:
+            corner -= part.T @ part
         try:
             self.corner = cho_factor(0.5 * (corner + corner.T), check_finite=False)
-        except np.linalg.LinAlgError as error:
+        except LinAlgError as error:
             raise NotDefinite from error
+
+    def _strip(
+        self, number: int, model: Model, framed: Single, border: Array, damping: float
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        """Of one strip's columns: coupling to its rows, the same after the rows' own equations are solved, coupling to
+        shape and background, to each other, all without the rows, and to the columns of the next strip."""
+        problem, n = self.problem, self.problem.n
+        strip, columns = problem.strips[number], model.columns[number]
+        count, size = len(strip), len(border)
+        everyone = np.arange(count)
+        around = problem.windows(framed, strip)
+        weighed = columns * around[:, :1]
+        reach = np.zeros((count, 3, strip.bottom - strip.top, 2))
+        placed = problem.middle[strip.first : strip.last, 1, None] + np.arange(n) - strip.top
+        for p in range(3):
+            for x in range(2):
+                reach[everyone[:, None], p, placed, x] = np.einsum("kij,kij->ki", weighed[:, p], around[:, 1 + x])
+        here = slice(strip.top, strip.bottom)
+        solved = np.einsum("kpix,ixy->kpiy", reach, self.inverse[here], optimize=True).reshape(3 * count, -1)
+        flat, flat_weighed = columns.reshape(count, 3, -1), weighed.reshape(count, 3, -1)
+        own = (flat_weighed @ flat.transpose(0, 2, 1)).astype(np.float64)
+        own += damping * own * np.eye(3) + np.diag([problem.anchor_precision, problem.anchor_precision, 0.0])
+        block = np.zeros((count, 3, count, 3))
+        block[everyone, :, everyone] = own
+        across = _pairs(problem, model, number, weighed, block)
+        flat_reach = reach.reshape(3 * count, -1)
+        side = np.empty((count, 3, size))
+        side[:, :, :4] = flat_weighed @ around[:, 3:].reshape(count, 4, -1).transpose(0, 2, 1)
+        along = weighed.reshape(count, -1, n) @ problem.bx_windows[strip.first : strip.last]
+        down = problem.by_windows[strip.first : strip.last].transpose(0, 2, 1)
+        side[:, :, 4:] = (down[:, None] @ along.reshape(count, 3, n, -1)).reshape(count, 3, -1)
+        without_rows = side.reshape(3 * count, -1) - solved @ border[:, here].reshape(size, -1).T
+        return flat_reach, solved, without_rows, block.reshape(3 * count, -1) - solved @ flat_reach.T, across
+
+    def _between(self, number: int, across: Array) -> Array:
+        """What couples one strip's columns to those of the next, without the rows."""
+        if number + 1 == len(self.reaches):
+            return across
+        shared = self.problem.strips[number].bottom - self.problem.strips[number + 1].top
+        if shared <= 0:
+            return across
+        coupled: Array = across - self.solveds[number][:, -2 * shared :] @ self.reaches[number + 1][:, : 2 * shared].T
+        return coupled
 
     def _beam(self, model: Model) -> Single:
         """Derivatives by the displacements that may change."""
@@ -351,11 +382,13 @@ class Equations:
             pull[:, :2] += (problem.anchor[here] - state.xy[here]) * problem.anchor_precision
             pulls.append(pull.ravel() - solved @ flat_rows[2 * strip.top : 2 * strip.bottom])
         # Shape and background, then columns, then rows.
-        for pull, part in zip(pulls, self.found, strict=True):
-            pull_border -= part.T @ pull
+        halfway = self.chain.forward([pull[:, None] for pull in pulls])
+        for pull, part in zip(halfway, self.found, strict=True):
+            pull_border -= part.T @ pull[:, 0]
         border = cho_solve(self.corner, pull_border, check_finite=False)
-        alone = self.chain.solve([pull[:, None] for pull in pulls])
-        columns_step = [own[:, 0] - part @ border for own, part in zip(alone, self.found, strict=True)]
+        columns_step = self.chain.backward(
+            [pull[:, 0] - part @ border for pull, part in zip(halfway, self.found, strict=True)]
+        )
         left = flat_rows - self.border.T @ border
         for strip, reach, change in zip(problem.strips, self.reaches, columns_step, strict=True):
             left[2 * strip.top : 2 * strip.bottom] -= reach.T @ change
@@ -367,11 +400,12 @@ class Equations:
         strips, half = self.problem.strips, self.problem.half
         outer = cho_solve(self.corner, np.eye(len(self.corner[0])), check_finite=False)
         own_blocks, next_blocks = self.chain.inverse()
+        found = self.chain.backward(self.found)
         of_columns, mixed = [], []
         variance = self.inverse.copy()
         # How rows follow shape and background, directly and through the columns.
         follow = self.border_solved.copy()
-        for number, (strip, v, solved) in enumerate(zip(strips, self.found, self.solveds, strict=True)):
+        for number, (strip, v, solved) in enumerate(zip(strips, found, self.solveds, strict=True)):
             members = np.arange(len(strip))
             bent = (v @ outer).reshape(len(strip), 3, -1)
             whole = own_blocks[number].reshape(len(strip), 3, len(strip), 3)
@@ -416,39 +450,22 @@ def _border(problem: Problem, model: Model, weight: Array, weighted_beam: Single
     return corner, to_rows
 
 
-def _couple(
-    problem: Problem,
-    model: Model,
-    parts: list[Single],
-    diagonal: list[Array],
-    reaches: list[Array],
-    solveds: list[Array],
-) -> list[Array]:
-    """Add pairs within a strip to its (M, 3, M, 3) block, and give the blocks between a strip and the next."""
-    n, strips = problem.n, problem.strips
-    upper = []
-    for number, strip in enumerate(strips):
-        last = number + 1 == len(strips)
-        across = np.zeros((len(strip), 3, 0 if last else len(strips[number + 1]), 3))
-        for other, k, m, (dx, dy) in strip.pairs:
-            i0, i1, j0, j1 = max(0, -dy), n - max(0, dy), max(0, -dx), n - max(0, dx)
-            left = parts[number][k, :, i0:i1, j0:j1].reshape(len(k), 3, -1)
-            right = model.columns[other][m, :, i0 + dy : i1 + dy, j0 + dx : j1 + dx].reshape(len(k), 3, -1)
-            both = left @ right.transpose(0, 2, 1)
-            if other == number:
-                diagonal[number][k, :, m] += both
-                diagonal[number][m, :, k] += both.transpose(0, 2, 1)
-            else:
-                across[k, :, m] += both
-        if last:
-            break
-        below = strips[number + 1]
-        common = across.reshape(3 * len(strip), -1)
-        shared = strip.bottom - below.top
-        if shared > 0:
-            common = common - solveds[number][:, -2 * shared :] @ reaches[number + 1][:, : 2 * shared].T
-        upper.append(common)
-    return upper
+def _pairs(problem: Problem, model: Model, number: int, weighed: Single, block: Array) -> Array:
+    """Add pairs within a strip to its (M, 3, M, 3) block, and give those with the next strip."""
+    n, strip = problem.n, problem.strips[number]
+    following = len(problem.strips[number + 1]) if number + 1 < len(problem.strips) else 0
+    across = np.zeros((len(strip), 3, following, 3))
+    for other, k, m, (dx, dy) in strip.pairs:
+        i0, i1, j0, j1 = max(0, -dy), n - max(0, dy), max(0, -dx), n - max(0, dx)
+        left = weighed[k, :, i0:i1, j0:j1].reshape(len(k), 3, -1)
+        right = model.columns[other][m, :, i0 + dy : i1 + dy, j0 + dx : j1 + dx].reshape(len(k), 3, -1)
+        both = left @ right.transpose(0, 2, 1)
+        if other == number:
+            block[k, :, m] += both
+            block[m, :, k] += both.transpose(0, 2, 1)
+        else:
+            across[k, :, m] += both
+    return across.reshape(3 * len(strip), -1)
 
 
 def _between_rows(left: Array, block: Array, right: Array) -> Array:
@@ -460,38 +477,62 @@ def _between_rows(left: Array, block: Array, right: Array) -> Array:
 
 
 class _Chain:
-    """A symmetric positive definite block-tridiagonal matrix, factorised by block Gaussian elimination."""
+    """A symmetric positive definite block-tridiagonal matrix A = L L^T.
+
+    Lower factors of the diagonal blocks, and the blocks beside them, of L^T.
+    """
 
     def __init__(self, diagonal: list[Array], upper: list[Array]) -> None:
-        self.factors: list[tuple[Array, bool]] = []
-        self.forward: list[Array] = []
+        self.factors: list[Array] = []
+        self.beside: list[Array] = []
         for number, block in enumerate(diagonal):
             if number:
-                block = block - upper[number - 1].T @ self.forward[-1]
+                block = block - self.beside[-1].T @ self.beside[-1]
             try:
-                self.factors.append(cho_factor(0.5 * (block + block.T), check_finite=False))
-            except np.linalg.LinAlgError as error:
+                self.factors.append(cholesky(0.5 * (block + block.T), lower=True, check_finite=False))
+            except LinAlgError as error:
                 raise NotDefinite from error
             if number < len(upper):
-                self.forward.append(cho_solve(self.factors[-1], upper[number], check_finite=False))
+                self.beside.append(_solve_lower(self.factors[-1], upper[number]))
 
-    def solve(self, sides: list[Array]) -> list[Array]:
-        """Solutions for right-hand sides given by block."""
-        carried = [sides[0]]
-        for number in range(1, len(sides)):
-            carried.append(sides[number] - self.forward[number - 1].T @ carried[-1])
-        found = [cho_solve(self.factors[-1], carried[-1], check_finite=False)]
-        for number in range(len(sides) - 2, -1, -1):
-            own = cho_solve(self.factors[number], carried[number], check_finite=False)
-            found.append(own - self.forward[number] @ found[-1])
+    def forward(self, sides: list[Array]) -> list[Array]:
+        """Solutions of L y = side, by block."""
+        found = [_solve_lower(self.factors[0], sides[0])]
+        for factor, beside, side in zip(self.factors[1:], self.beside, sides[1:], strict=True):
+            found.append(_solve_lower(factor, side - beside.T @ found[-1]))
+        return found
+
+    def backward(self, sides: list[Array]) -> list[Array]:
+        """Solutions of L^T x = side, by block."""
+        found = [_solve_upper(self.factors[-1], sides[-1])]
+        for factor, beside, side in zip(self.factors[-2::-1], self.beside[::-1], sides[-2::-1], strict=True):
+            found.append(_solve_upper(factor, side - beside @ found[-1]))
         return found[::-1]
 
     def inverse(self) -> tuple[list[Array], list[Array]]:
         """Diagonal blocks of the inverse and the ones beside them (Takahashi's recursion, by block)."""
-        own = [cho_solve(self.factors[-1], np.eye(len(self.factors[-1][0])), check_finite=False)]
-        beside: list[Array] = []
-        for number in range(len(self.factors) - 2, -1, -1):
-            beside.append(-self.forward[number] @ own[-1])
-            start = cho_solve(self.factors[number], np.eye(len(self.factors[number][0])), check_finite=False)
-            own.append(start - beside[-1] @ self.forward[number].T)
-        return own[::-1], beside[::-1]
+        own = [_inverse(self.factors[-1])]
+        following: list[Array] = []
+        for factor, beside in zip(self.factors[-2::-1], self.beside[::-1], strict=True):
+            along = _solve_upper(factor, beside)
+            following.append(-along @ own[-1])
+            own.append(_inverse(factor) - following[-1] @ along.T)
+        return own[::-1], following[::-1]
+
+
+def _solve_lower(factor: Array, side: Array) -> Array:
+    """L^-1 side."""
+    found: Array = solve_triangular(factor, side, lower=True, check_finite=False)
+    return found
+
+
+def _solve_upper(factor: Array, side: Array) -> Array:
+    """L^-T side."""
+    found: Array = solve_triangular(factor, side, lower=True, trans="T", check_finite=False)
+    return found
+
+
+def _inverse(factor: Array) -> Array:
+    """(L L^T)^-1."""
+    found: Array = cho_solve((factor, True), np.eye(len(factor)), check_finite=False)
+    return found

@@ -7,9 +7,11 @@ estimated from the image (MacKay, Neural Computation 4 (1992) 415, on the number
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter
@@ -30,6 +32,10 @@ _INDIFFERENT = 0.05
 """Differences of the log posterior that do not matter."""
 
 _ROUNDS = 40
+_FIRST_REACH = 2.5
+_NO_DAMPING = 1e-5
+"""Damping that leaves covariances as they are."""
+
 _STEP = 0.05
 """Steps below this share of a standard error end the fit."""
 
@@ -46,6 +52,8 @@ class ScanFit:
         columns: the columns with their standard errors.
         row_shift_px: (rows, 2) displacement (dx, dy) of the beam in each row in pixels.
         row_sigma_px: standard deviation of the displacements in x and y in pixels.
+        spot: a, b, c and w of every column's spot: (1 - w) exp(-Q / 2) + w exp(-Q / 8) times its height, with
+            Q = a u^2 + 2 b u v + c v^2 at (u, v) pixels from its centre.
         background: (rows, columns) background in the image's unit.
         model: (rows, columns) the fitted image.
         noise: (a, b): variance of a pixel as a + b times the model.
@@ -55,6 +63,7 @@ class ScanFit:
     columns: FoundColumns
     row_shift_px: Float[NDArray[np.float64], "rows 2"]
     row_sigma_px: tuple[float, float]
+    spot: tuple[float, float, float, float]
     background: Float[NDArray[np.float64], "rows columns"]
     model: Float[NDArray[np.float64], "rows columns"]
     noise: tuple[float, float]
@@ -109,36 +118,39 @@ def fit_scan_aware(
     start = check_starts(values, start_px, width_px)
     if len(start) == 0:
         raise LocalizeError("no columns to start from")
-    # On blocks as small as these two threads make it three times as slow.
-    with single_threaded():
-        return _fit(values, start, width_px, pixel_size_A)
+    # On blocks as small as these two threads on one product make it three times as slow; strips have threads.
+    threads = torch.get_num_threads()
+    with single_threaded(), ThreadPoolExecutor(threads) as pool:
+        return _fit(values, start, width_px, pixel_size_A, pool if threads > 1 else None)
 
 
-def _fit(values: Array, start: Array, width: float, pixel_size_A: float) -> ScanFit:
+def _fit(values: Array, start: Array, width: float, pixel_size_A: float, pool: Executor | None) -> ScanFit:
     """The fit, once everything was checked."""
-    problem = Problem(values, start, width)
+    # Windows that cut the spots' tails off do to begin with.
+    problem = Problem(values, start, width, _FIRST_REACH, pool)
     state = _first_state(problem, start, width)
     sigma = np.full(2, 0.25 * width)
     model = problem.look(state)
     trust = np.ones_like(values)
     equations: Equations | None = None
-    looked_beyond = False
+    covariance: Covariance | None = None
+    whole = False
     last = np.full(len(start), np.inf)
-    damping, change, moved, enough, rounds = 1e-2, 1.0, np.inf, 0.0, 0
+    damping, change, moved, enough, rounds = 1e-3, 1.0, np.inf, 0.0, 0
     while rounds < _ROUNDS and (moved > enough or change > 0.01):
         rounds += 1
-        noise = _noise(values, model.image, trust)
-        if rounds > 3:
-            trust = _trust(values - model.image, model.image, noise, width)
-        weight = trust / _variance(model.image, noise)
-        cost = _cost(problem, model, state, weight, sigma)
         if change > 0.01 or moved > 0.1 * width:
             equations = None
+            noise = _noise(values, model.image, trust)
+            if whole:
+                trust = _trust(values - model.image, model.image, noise, width)
+        weight = trust / _variance(model.image, noise)
+        cost = _cost(problem, model, state, weight, sigma)
         step = None
         while step is None and damping < 1e6:
             try:
                 if equations is None:
-                    equations = Equations(problem, model, state, weight, sigma, damping)
+                    equations, covariance = Equations(problem, model, state, weight, sigma, damping), None
                 step = equations.step(model, state, weight)
                 trial = _moved(state, step)
                 new = problem.look(trial)
@@ -153,27 +165,30 @@ def _fit(values: Array, start: Array, width: float, pixel_size_A: float) -> Scan
         state, model, last = trial, new, np.abs(step.columns[:, :2]).max(axis=1)
         # One column in a hundred may wander without keeping the others from their end.
         moved = float(np.quantile(last, 0.99, method="lower"))
-        fitted = (state.shape[0] * state.shape[2] - state.shape[1] ** 2) ** -0.25
+        fitted = float((state.shape[0] * state.shape[2] - state.shape[1] ** 2) ** -0.25)
         odd = not 0.87 < fitted / width < 1.15 and 0.3 <= fitted < 0.5 * min(values.shape)
-        if rounds > 2 and moved < 0.5 * fitted and (odd or not looked_beyond):
-            # Windows fit the spots that were found, not those that were expected; and now that these are taken off,
-            # others show that lie half over the edge.
-            width = float(fitted) if odd else width
-            beyond = (
-                np.zeros((0, 2)) if looked_beyond else _beyond(values - model.image, model.image, noise, width, state)
-            )
-            looked_beyond = True
-            problem, state = _rebuilt(problem, state, width, beyond)
-            model, equations, moved = problem.look(state), None, np.inf
-        elif rounds > 2 and before < width and change > 0.01:
-            spread = equations.covariance()
-            sigma, change = _prior(state.shift, spread.rows, sigma)
+        if rounds > 1 and moved < 0.5 * fitted and (odd or not whole):
+            # Windows fit the spots that were found, not those that were expected.
+            width = fitted if odd else width
+            problem, state = _rebuilt(problem, state, width, np.zeros((0, 2)))
+            model, equations = problem.look(state), None
+            if not whole:
+                # Now that these are taken off, others show that lie half over the edge.
+                beyond = _beyond(values - model.image, model.image, noise, width, state)
+                if len(beyond):
+                    problem, state = _rebuilt(problem, state, width, beyond)
+                    model = problem.look(state)
+            whole = True
+        elif whole and before < width and change > 0.01:
+            covariance = equations.covariance()
+            enough = _STEP * float(np.sqrt(np.median(covariance.columns.diagonal(axis1=1, axis2=2)[:, :2])))
+            sigma, change = _prior(state.shift, covariance.rows, sigma)
             if (state.shift[:, sigma == 0.0] != 0.0).any():
                 state = replace(state, shift=state.shift * (sigma > 0.0))
-                model, equations = problem.look(state), None
-            enough = _STEP * float(np.sqrt(np.median(spread.columns.diagonal(axis1=1, axis2=2)[:, :2])))
-    noise = _noise(values, model.image, trust)
-    covariance = _final(problem, model, state, trust / _variance(model.image, noise), sigma)
+                model, equations, covariance = problem.look(state), None, None
+    if covariance is None or equations is None or equations.damping > _NO_DAMPING:
+        weight = trust / _variance(model.image, _noise(values, model.image, trust))
+        covariance = _final(problem, model, state, weight, sigma)
     return _result(problem, state, model, covariance, noise, sigma, pixel_size_A, start, width, last, rounds)
 
 
@@ -222,7 +237,7 @@ def _rebuilt(problem: Problem, state: State, width: float, more: Array) -> tuple
     values = problem.values
     rows, cols = values.shape
     inside = np.concatenate([np.clip(state.xy, 0.0, np.array([cols, rows]) - 1.0), more])
-    new = Problem(values, inside, width)
+    new = Problem(values, inside, width, pool=problem.pool)
     middle = more.astype(np.int64)
     height = np.maximum(values[middle[:, 1], middle[:, 0]] - float(np.quantile(values, 0.1)), 0.0)
     moved = replace(
@@ -295,7 +310,7 @@ def _trust(residual: Array, model: Array, noise: tuple[float, float], width: flo
 def _surroundings(residual: Array, model: Array, noise: tuple[float, float], width: float) -> Array:
     """Mean residual around each pixel in its standard errors."""
     # A Gaussian average over white noise has 1 / (2 sqrt(pi) sigma) of its standard deviation.
-    mean = gaussian_filter(residual / np.sqrt(_variance(model, noise)), width)
+    mean = gaussian_filter(residual / np.sqrt(_variance(model, noise)), width, truncate=2.5)
     around: Array = mean * (2.0 * np.sqrt(np.pi) * width)
     return around
 
@@ -377,6 +392,7 @@ def _result(
         ),
         state.shift,
         (float(sigma[0]), float(sigma[1])),
+        (float(a), float(b), float(c), float(w)),
         model.background,
         model.image,
         noise,

@@ -139,9 +139,11 @@ def lattice_precision(columns: FoundColumns | ArrayLike, pixel_size_A: float | N
     if isinstance(columns, FoundColumns):
         if pixel_size_A is not None:
             raise LocalizeError("found columns carry their own pixel size: give none")
-        usable = np.isfinite(columns.xy_px).all(axis=1) & (columns.intensity > 0.0)
+        usable = np.isfinite(columns.xy_px).all(axis=1)
+        if np.isfinite(columns.intensity).any():
+            usable &= columns.intensity > 0.0
+            intensity = columns.intensity[usable]
         everything, sound, pixel_size_A = columns.xy_px[usable], columns.sound[usable], columns.pixel_size_A
-        intensity = columns.intensity[usable]
         xy = everything[sound]
     else:
         xy = everything = np.asarray(columns, dtype=np.float64)

@@ -174,3 +174,11 @@ def test_any_positions_give_a_lattice_or_one_clear_error(xy):
     except TEMImageNetError:
         return
     assert np.isfinite([found.sigma_a_pm, found.sigma_b_pm]).all()
+
+
+def test_a_method_without_intensities_has_a_lattice_too():
+    rng = np.random.default_rng(4)
+    xy, _ = _crystal([(20.0, 0.0), (0.0, 26.0)], [(0.0, 0.0)])
+    moved = xy + rng.normal(0.0, 0.5, xy.shape)
+    found = lattice_precision(_found(moved, np.full(len(xy), np.nan)))
+    assert found.sigma_a_pm == lattice_precision(moved, 0.1).sigma_a_pm
