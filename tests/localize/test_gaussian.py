@@ -84,6 +84,35 @@ def test_poisson_fit_reaches_the_bound_and_knows_its_errors(elliptic):
     assert np.std(scores) == pytest.approx(1.0, abs=0.1)
 
 
+def test_displaced_columns_are_found_where_they_are():
+    """Crowded columns with tails: the slope of found on true displacements, which shared widths would make 1.05."""
+    rng = np.random.default_rng(5)
+    sigma, step = 4.2, np.array([27.5, 19.4])
+    corners = _lattice(1.0, 8, rng, jitter=0.0) * step
+    xy = np.concatenate([corners, corners + step / 2]) + 10.0
+    away = rng.normal(size=xy.shape) * 1.5
+    shape = (190, 260)
+    image = 0.96 * _picture(xy + away, 400.0, sigma, shape, 80.0) + 0.04 * _picture(
+        xy + away, 400.0, 2.0 * sigma, shape, 80.0
+    )
+    found = fit_gaussians(rng.poisson(image).astype(float), 0.1, xy, sigma)
+    inside = found.sound & (np.abs(xy - xy.mean(axis=0)) < np.ptp(xy, axis=0) / 2 - 15.0).all(axis=1)
+    slopes = [np.polyfit(away[inside, k], (found.xy_px - xy)[inside, k], 1)[0] for k in range(2)]
+    np.testing.assert_allclose(slopes, 1.0, atol=0.02)
+
+
+def test_few_counts_still_settle():
+    """A peak of two counts: columns that overlap a little, none of which may take the others with it."""
+    rng = np.random.default_rng(6)
+    xy = _lattice(22.0, 10, rng)
+    image = rng.poisson(_picture(xy, 2.0, 4.5, (242, 242), 0.1)).astype(float)
+    found = fit_gaussians(image, 0.1, xy, 4.5)
+    assert found.sound.mean() > 0.95
+    error = (found.xy_px - xy)[found.sound]
+    assert np.sqrt((error**2).mean()) < 0.8
+    assert np.std((error / found.sigma_px[found.sound])) == pytest.approx(1.0, abs=0.15)
+
+
 def test_dumbbells_are_told_apart():
     rng = np.random.default_rng(2)
     centre = _lattice(24.0, 6, rng)
