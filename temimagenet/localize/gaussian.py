@@ -35,7 +35,8 @@ _ROUNDS = 40
 _STEPS = 5
 """Steps of a window before its neighbours are looked at anew."""
 
-_BATCH = 300_000
+_BATCH = 600_000
+_LEAST_BATCH = 100
 _STEP_PX = 1e-4
 _GAIN = 1e-3
 """What a last step may still gain in half a chi-square: it moves a column by less than a twentieth of its error, and
@@ -194,10 +195,10 @@ class _Windows:
         self.middle = self.start.round().long()
         self.middle[:, 0].clamp_(0, columns - 1)
         self.middle[:, 1].clamp_(0, rows - 1)
-        steps = torch.arange(-half, half + 1, dtype=torch.float64) / half
-        y, x = (grid.reshape(-1) for grid in torch.meshgrid(steps, steps, indexing="ij"))
+        self.steps = torch.arange(-half, half + 1, dtype=torch.float64) / half
+        y, x = (grid.reshape(-1) for grid in torch.meshgrid(self.steps, self.steps, indexing="ij"))
         self.monomials = torch.stack([x**p * y**q for p, q in _POWERS]).float()
-        self.together, self.others = _neighbours(start, half, width_px)
+        self.near, self.together, self.reaching = _neighbours(start, half, width_px)
         # Of every column as last fitted: x and y in pixels of the image, the precision matrix a, b, c, height; and the
         # background below it.
         self.spots = torch.zeros((len(start), 6), dtype=torch.float64)
@@ -208,22 +209,23 @@ class _Windows:
     def fit(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """(N, 8) x, y, their errors, width, height, its error, and the relative error of the intensity; and which have
         settled."""
-        batches = []
-        members = np.array([len(group) for group in self.together])
+        threads = torch.get_num_threads()
+        plans: list[tuple[NDArray[np.int64], int, bool]] = []
         # Those that reach beyond the image cost more.
         corner = np.array(self.picture.shape[::-1]) - 1 - 3 * self.half
         cut = ((self.middle.numpy() < self.half) | (self.middle.numpy() > corner)).any(axis=1)
-        for count, edge in np.unique(np.stack([members, cut], axis=1), axis=0).tolist():
-            group = np.flatnonzero((members == count) & (cut == bool(edge)))
-            size = int(np.clip(_BATCH // (count * self.monomials.shape[1]), 32, 2048))
-            for first in range(0, len(group), size):
-                part = group[first : first + size]
-                batches.append(_Batch(self, torch.from_numpy(part), [self.together[k] for k in part.tolist()]))
-        for batch in batches:
-            batch.begin()
+        for count, edge in np.unique(np.stack([self.together, cut], axis=1), axis=0).tolist():
+            group = np.flatnonzero((self.together == count) & (cut == bool(edge)))
+            size = int(np.clip(_BATCH // (count * self.monomials.shape[1]), 32, 1024))
+            # As many batches for each thread, unless they are so small that what is done once a batch takes the time.
+            parts = -(-len(group) // size)
+            parts = threads * -(-parts // threads) if len(group) > _LEAST_BATCH * threads else parts
+            plans += [(part, count, bool(edge)) for part in np.array_split(group, parts)]
         # A thread a batch: several on one operation wait for each other longer than they work.
-        threads = torch.get_num_threads()
         with single_threaded(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            batches = list(pool.map(lambda plan: _Batch(self, *plan), plans))
+            for batch in batches:
+                batch.begin()
             for _ in range(_ROUNDS):
                 moved = sum(pool.map(_Batch.improve, batches, repeat(self.spots.clone())))
                 # One column in a hundred may wander without keeping the others from their end.
@@ -236,16 +238,18 @@ class _Windows:
             found[batch.own.numpy()], settled[batch.own.numpy()] = result
         return found, settled
 
-    def data(self, own: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, pixels) the windows of columns, and what of them lies on the image."""
+    def cutouts(self, image: Tensor, own: Tensor) -> Tensor:
+        """(B, pixels) windows of a framed image."""
         n = 2 * self.half + 1
         x, y = self.middle[own].T
-        data: Tensor = self.picture.unfold(0, n, 1).unfold(1, n, 1)[y, x]
-        inside: Tensor = self.inside.unfold(0, n, 1).unfold(1, n, 1)[y, x]
-        return data.reshape(len(own), -1), inside.reshape(len(own), -1)
+        found: Tensor = image.unfold(0, n, 1).unfold(1, n, 1)[y, x]
+        return found.reshape(len(own), -1)
 
     def spot(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
         """(..., pixels) Gaussians of height 1 in windows."""
+        if self.shapes == 1:
+            along, across = self.profiles(x, y, a)
+            return (across[..., :, None] * along[..., None, :]).flatten(-2)
         form = torch.stack(
             [
                 -0.5 * (a * x * x + c * y * y) - b * x * y, a * x + b * y, b * x + c * y,
@@ -256,21 +260,37 @@ class _Windows:
         spots: Tensor = (form.float() @ self.monomials[:_QUADRATIC]).exp_()
         return spots
 
+    def profiles(self, x: Tensor, y: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., n) factors along x and y of round spots."""
+        along, across = (
+            torch.exp(-0.5 * a[..., None] * (self.steps - middle[..., None]) ** 2).float() for middle in (x, y)
+        )
+        return along, across
+
+    def total(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, c: Tensor, height: Tensor) -> Tensor:
+        """(B, pixels) sums of the spots (B, C) of each window."""
+        if self.shapes == 1:
+            along, across = self.profiles(x, y, a)
+            return torch.bmm((across * height[..., None]).transpose(1, 2), along).flatten(1)
+        return torch.bmm(height[:, None], self.spot(x, y, a, b, c))[:, 0]
+
 
 def _neighbours(
     start: NDArray[np.float64], half: int, width_px: float
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """For each column those fitted together with it, itself first, and the others that reach into its window."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(N, K) columns that reach into each column's window, nearest first; how many are fitted together, the column
+    itself included; and how many reach into the window, the others' places in the first array being its own number."""
+    count = len(start)
     one, other = KDTree(start).query_pairs(half + _REACH * width_px, p=np.inf, output_type="ndarray").T
     distance = np.linalg.norm(start[one] - start[other], axis=1)
     one, other, distance = np.append(one, other), np.append(other, one), np.tile(distance, 2)
     order = np.lexsort((other, distance, one))
-    near = distance < _TOGETHER * width_px
-    cuts = np.cumsum(np.bincount(one, minlength=len(start)))[:-1]
-    groups = np.split(other[order], cuts)
-    counts = np.minimum(np.bincount(one[near], minlength=len(start)), _MOST_TOGETHER).tolist()
-    together = [np.append(k, group[:count]) for k, (group, count) in enumerate(zip(groups, counts, strict=True))]
-    return together, [group[count:] for group, count in zip(groups, counts, strict=True)]
+    reaching = np.bincount(one, minlength=count)
+    first = np.cumsum(reaching) - reaching
+    near = np.tile(np.arange(count)[:, None], (1, int(reaching.max(initial=0))))
+    near[one[order], np.arange(len(order)) - first[one[order]]] = other[order]
+    close = np.bincount(one[distance < _TOGETHER * width_px], minlength=count)
+    return near, 1 + np.minimum(close, _MOST_TOGETHER), reaching
 
 
 def _held_step(matrix: Tensor, gradient: Tensor, held: Tensor, change: Tensor) -> Tensor:
@@ -282,33 +302,31 @@ def _held_step(matrix: Tensor, gradient: Tensor, held: Tensor, change: Tensor) -
 
 def _without(matrix: Tensor, held: Tensor) -> Tensor:
     """(B, size, size) matrices with those of the identity in the rows and columns that are held."""
+    if not held.any():
+        return matrix
     return matrix * ~(held[:, :, None] | held[:, None]) + torch.diag_embed(held.double())
 
 
 class _Batch:
     """Windows that hold equally many columns."""
 
-    def __init__(self, windows: _Windows, own: Tensor, together: list[NDArray[np.int64]]) -> None:
-        self.windows, self.own = windows, own
-        self.members = torch.from_numpy(np.stack(together))
-        self.data, self.mask = windows.data(own)
-        self.cut = bool((self.mask == 0.0).any())
-        others = [windows.others[k] for k in own.tolist()]
-        most = max(len(index) for index in others)
-        self.others = torch.zeros((len(own), most), dtype=torch.long)
-        self.present = torch.zeros((len(own), most))
-        for k, index in enumerate(others):
-            self.others[k, : len(index)] = torch.from_numpy(index)
-            self.present[k, : len(index)] = 1.0
+    def __init__(self, windows: _Windows, own: NDArray[np.int64], count: int, cut: bool) -> None:
+        self.windows, self.own, self.count, self.cut = windows, torch.from_numpy(own), count, cut
+        near = windows.near[own]
+        self.members = torch.from_numpy(np.column_stack([own, near[:, : count - 1]]))
+        most = int(windows.reaching[own].max())
+        self.others = torch.from_numpy(near[:, count - 1 : most])
+        self.present = torch.from_numpy(np.arange(count - 1, most) < windows.reaching[own, None])
+        self.data = windows.cutouts(windows.picture, self.own)
+        self.mask = windows.cutouts(windows.inside, self.own) if cut else torch.ones(1).expand_as(self.data)
         shapes, width = windows.shapes, windows.width
-        self.count = self.members.shape[1]
         self.size = 1 + shapes + 3 * self.count
         p = torch.zeros((len(own), self.size), dtype=torch.float64)
         p[:, 1] = width**-2
         if shapes == 3:
             p[:, 3] = width**-2
-        p[:, 2 + shapes :: 3] = (windows.start[self.members, 0] - windows.middle[own, :1]) / windows.half
-        p[:, 3 + shapes :: 3] = (windows.start[self.members, 1] - windows.middle[own, 1:]) / windows.half
+        p[:, 2 + shapes :: 3] = (windows.start[self.members, 0] - windows.middle[self.own, :1]) / windows.half
+        p[:, 3 + shapes :: 3] = (windows.start[self.members, 1] - windows.middle[self.own, 1:]) / windows.half
         # Columns at the edge of a window would run away to infinite height; bounds that a settled fit does not touch.
         reach = torch.full((self.size,), torch.inf, dtype=torch.float64)
         reach[2 + shapes :: 3] = reach[3 + shapes :: 3] = 1.5 * width
@@ -326,9 +344,9 @@ class _Batch:
         sides = (square[:, 0], square[:, -1], square[:, :, 0], square[:, :, -1])
         low = torch.stack([side.mean(dim=1) for side in sides]).amin(dim=0)
         spot = windows.spot(p[:, 2 + shapes], p[:, 3 + shapes], p[:, 1], torch.zeros_like(p[:, 1]), p[:, 1]) * self.mask
-        windows.low[own] = low.double()
+        windows.low[self.own] = low.double()
         height = ((self.data - low[:, None]) * spot).sum(dim=1) / (spot * spot).sum(dim=1)
-        windows.spots[own, 5] = height.clamp_min(1e-6).double()
+        windows.spots[self.own, 5] = height.clamp_min(1e-6).double()
         self.free = (self.mask.sum(dim=1).double() - self.size).clamp_min(1.0)
 
     def begin(self) -> None:
@@ -343,8 +361,8 @@ class _Batch:
             other = spots[self.others]
             away = (other[..., :2] - windows.middle[self.own, None]) / windows.half
             height = (other[..., 5] * self.present).float()
-            shape = windows.spot(away[..., 0], away[..., 1], other[..., 2], other[..., 3], other[..., 4])
-            self.fixed = torch.bmm(height[:, None], shape)[:, 0]
+            a, b, c = other[..., 2:5].unbind(dim=-1)
+            self.fixed = windows.total(away[..., 0], away[..., 1], a, b, c, height)
         moved = self._descend()
         p = self.p
         mine = torch.empty((len(p), 6), dtype=torch.float64)
