@@ -20,7 +20,18 @@ from scipy.spatial import KDTree
 from temimagenet.device import single_threaded
 from temimagenet.errors import LocalizeError
 from temimagenet.localize.detect import detect_columns
-from temimagenet.localize.joint import TAIL, TAIL_SHARE, Covariance, Equations, Model, NotDefinite, Problem, State, Step
+from temimagenet.localize.joint import (
+    EDGE_ANCHOR,
+    TAIL,
+    TAIL_SHARE,
+    Covariance,
+    Equations,
+    Model,
+    NotDefinite,
+    Problem,
+    State,
+    Step,
+)
 from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts, doubts
 
 __all__ = ["ScanAware", "ScanFit", "fit_scan_aware"]
@@ -163,8 +174,9 @@ def _fit(values: Array, start: Array, width: float, pixel_size_A: float, pool: E
             break
         before = moved
         state, model, last = trial, new, np.abs(step.columns[:, :2]).max(axis=1)
-        # One column in a hundred may wander without keeping the others from their end.
-        moved = float(np.quantile(last, 0.99, method="lower"))
+        # One column in a hundred may wander without keeping the others from their end, and so may those at the edge.
+        whole_spots = ~_at_edge(state.xy, values.shape, width)
+        moved = float(np.quantile(last[whole_spots] if whole_spots.any() else last, 0.99, method="lower"))
         fitted = float((state.shape[0] * state.shape[2] - state.shape[1] ** 2) ** -0.25)
         odd = not 0.87 < fitted / width < 1.15 and 0.3 <= fitted < 0.5 * min(values.shape)
         if rounds > 1 and moved < 0.5 * fitted and (odd or not whole):
@@ -223,10 +235,15 @@ def _beyond(residual: Array, model: Array, noise: tuple[float, float], width: fl
     peak = (around == maximum_filter(around, size=2 * int(np.ceil(width)) + 1)) & (around > 1.5 * _BEYOND)
     rows, columns = np.nonzero(peak)
     places = np.stack([columns, rows], axis=1).astype(np.float64)
-    size = np.array(residual.shape[::-1])
-    at_edge = ((places < 1.5 * width) | (places > size - 1 - 1.5 * width)).any(axis=1)
     apart = KDTree(state.xy).query(places)[0] > 2.0 * width
-    return places[at_edge & apart]
+    return places[_at_edge(places, residual.shape, width) & apart]
+
+
+def _at_edge(xy: Array, shape: tuple[int, ...], width: float) -> NDArray[np.bool_]:
+    """(N,) whether a good part of a spot lies beyond the image."""
+    margin = 1.5 * width
+    cut: NDArray[np.bool_] = np.any((xy < margin) | (xy > np.array(shape[::-1]) - 1 - margin), axis=1)
+    return cut
 
 
 def _rebuilt(problem: Problem, state: State, width: float, more: Array) -> tuple[Problem, State]:
@@ -246,6 +263,9 @@ def _rebuilt(problem: Problem, state: State, width: float, more: Array) -> tuple
         height=np.concatenate([state.height, height])[new.order],
     )
     new.anchor = np.concatenate([problem.anchor, more])[new.order]
+    # Half over the edge they could go anywhere; they are there to take up light.
+    held = np.full(len(more), (EDGE_ANCHOR * width) ** -2)
+    new.anchor_precision = np.concatenate([problem.anchor_precision, held])[new.order]
     new.order = np.concatenate([problem.order, len(problem.order) + np.arange(len(more))])[new.order]
     return new, moved
 
@@ -320,7 +340,7 @@ def _cost(problem: Problem, model: Model, state: State, weight: Array, sigma: Ar
     live = sigma > 0.0
     prior = (state.shift[:, live] ** 2 / sigma[live] ** 2).sum()
     prior += ((state.shape[3] - TAIL_SHARE[0]) / TAIL_SHARE[1]) ** 2
-    prior += problem.anchor_precision * ((state.xy - problem.anchor) ** 2).sum()
+    prior += (problem.anchor_precision[:, None] * (state.xy - problem.anchor) ** 2).sum()
     return float(0.5 * (weight * (problem.values - model.image) ** 2).sum() + 0.5 * prior)
 
 
@@ -372,12 +392,9 @@ def _result(
     back = np.argsort(problem.order)[: len(start)]
     xy, height = state.xy[back], state.height[back]
     sigma_px, height_error = error[back, :2], error[back, 2]
-    rows, cols = problem.values.shape
     flags = np.zeros(len(xy), dtype=np.int64)
     flags |= np.where(last[back] > 0.5 * np.maximum(sigma_px.max(axis=1), 1e-3), int(Flag.NOT_CONVERGED), 0)
-    margin = 1.5 * width
-    cut = ((xy < margin) | (xy > np.array([cols, rows]) - 1 - margin)).any(axis=1)
-    flags |= np.where(cut, int(Flag.CUT), 0)
+    flags |= np.where(_at_edge(xy, problem.values.shape, width), int(Flag.CUT), 0)
     flags |= doubts(xy, start, width, height, height_error)
     intensity = height * volume
     return ScanFit(

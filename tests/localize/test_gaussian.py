@@ -110,7 +110,7 @@ def test_few_counts_still_settle():
     assert found.sound.mean() > 0.95
     error = (found.xy_px - xy)[found.sound]
     assert np.sqrt((error**2).mean()) < 0.8
-    assert np.std((error / found.sigma_px[found.sound])) == pytest.approx(1.0, abs=0.15)
+    assert np.std(error / found.sigma_px[found.sound]) == pytest.approx(1.0, abs=0.15)
 
 
 def test_dumbbells_are_told_apart():
