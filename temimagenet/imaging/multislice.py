@@ -59,6 +59,8 @@ POTENTIAL_VA2 = (constants.h**2 / (2.0 * np.pi * constants.m_e * constants.e)) *
 
 _CACHE_BYTES = 1_200_000
 _CELL_POINTS = 6
+_SAME_DEPTH_A = 1e-6
+"""Rounded gaps add up to this, not to a rung that is a whole number of repeats: no slice is added to reach it."""
 
 
 def interaction_rad_per_VA(energy_keV: float) -> float:
@@ -373,6 +375,7 @@ def beam_pairs(
     accuracy: Accuracy = Accuracy(),
     watch: Sequence[Optics] = (),
     seed: int = 0,
+    start: float | None = None,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, float], None] = lambda sweeps, error: None,
 ) -> BeamPairs:
@@ -392,6 +395,8 @@ def beam_pairs(
         accuracy: what to spend.
         watch: optics whose standard error decides when to stop; the largest aperture without aberrations by default.
         seed: seed of displacements and offsets.
+        start: first slice of every configuration, from 0 to below 1 of the repeat's slices; by default it moves
+            through the repeat. From 0 to whole repeats the atoms are displaced alike however they are sliced.
         device: where waves are propagated.
         on_progress: called after each sweep with the number of sweeps and the largest standard error over its mean.
 
@@ -411,12 +416,12 @@ def beam_pairs(
         for step in range(steps):
             place = np.array([step // accuracy.offsets, step % accuracy.offsets]) + base[:2]
             # The first slice moves through the repeat as the configurations go on, evenly within a sweep.
-            start = (base[2] + (step + 0.5) / steps) % 1.0
+            first = (base[2] + (step + 0.5) / steps) % 1.0 if start is None else start
             offset = place / accuracy.offsets - 0.5
             parts.append(
                 _configuration(
                     stack, energy_keV, aperture_mrad, detector, ladder[:rungs], (float(offset[0]), float(offset[1])),
-                    start, rng, accuracy, device,
+                    first, rng, accuracy, device,
                 )
             )  # fmt: skip
         reach.append(rungs)
@@ -556,14 +561,14 @@ def slice_plan(stack: Stack, ladder: NDArray[np.float64], start: float, slice_A:
     order: list[int] = []
     depth: list[float] = []
     total = before
-    while not depth or depth[-1] < ladder[-1] - 1e-9:
+    while not depth or depth[-1] < ladder[-1] - _SAME_DEPTH_A:
         p = (begin + len(order)) % count
         order.append(p)
         depth.append(total + 0.5 * float(spacing[p]))
         total += float(spacing[p])
     marks: list[list[tuple[int, float]]] = [[] for _ in order]
     for rung, thickness in enumerate(ladder):
-        upper = int(np.searchsorted(depth, thickness - 1e-9))
+        upper = int(np.searchsorted(depth, thickness - _SAME_DEPTH_A))
         below = depth[upper - 1] if upper else 0.0
         part = float(np.clip((thickness - below) / (depth[upper] - below), 0.0, 1.0))
         marks[upper].append((rung, part))
