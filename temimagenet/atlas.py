@@ -21,7 +21,7 @@ from ase.data import chemical_symbols
 
 from temimagenet import __version__
 from temimagenet.device import check_device
-from temimagenet.errors import AtlasError, OpticsError
+from temimagenet.errors import AtlasError, OpticsError, SpecimenError
 from temimagenet.imaging.finite import WINDOW_A, film_series, particle_series
 from temimagenet.imaging.multislice import Accuracy, BeamPairs, Series, beam_pairs, series
 from temimagenet.imaging.multislice import estimate_seconds as _estimate
@@ -90,6 +90,12 @@ class TableTask:
     accuracy: Accuracy = Accuracy()  # noqa: RUF009 - frozen
     seed: int = _ATLAS_SEED
 
+    def __post_init__(self) -> None:
+        """Raise `OpticsError` unless there are pupils, all of one energy."""
+        energies = sorted({optics.energy_keV for optics in self.pupils})
+        if len(energies) != 1:
+            raise OpticsError(f"table of pupils at {energies} keV: expected one pupil or more, of one energy")
+
     @property
     def key(self) -> str:
         """Name of the table: specimen, zone, strain, energy and detector."""
@@ -122,16 +128,27 @@ class Table:
 
 
 def table_key(specimen: SpecimenSpec, energy_keV: float, detector: Detector) -> str:
-    """Name under which a specimen's table is kept."""
+    """Name under which a specimen's table is kept.
+
+    Raises:
+        SpecimenError: a particle has no diameter.
+    """
     optics = f"{energy_keV:g} keV {detector.inner_mrad:g}-{detector.outer_mrad:g} mrad"
     if specimen.kind == "amorphous":
         return f"amorphous {specimen.material} sheet {(specimen.realisation or 0) % SHIPPED_SHEETS} {optics}"
     what = specimen.material or "cif-" + hashlib.sha256(specimen.cif.encode()).hexdigest()[:16]
     zone = ",".join(map(str, specimen.zone))
     if specimen.kind == "particle":
-        return f"{what} [{zone}] particle {specimen.size_A:.4f} A seed {specimen.seed} {optics}"
+        return f"{what} [{zone}] particle {_size_A(specimen):.4f} A seed {specimen.seed} {optics}"
     strain = "" if not any(specimen.strain) else " strain " + ",".join(f"{e:g}" for e in specimen.strain)
     return f"{what} [{zone}]{strain} {optics}"
+
+
+def _size_A(specimen: SpecimenSpec) -> float:
+    """A particle's diameter."""
+    if specimen.size_A is None:
+        raise SpecimenError(f"particle of {specimen.material}: expected size_A, its diameter in angstrom")
+    return specimen.size_A
 
 
 def _file_name(key: str) -> str:
@@ -167,7 +184,7 @@ def stack_of(specimen: SpecimenSpec, accuracy: Accuracy) -> Stack:
         return sheet_stack(shipped_sheet((specimen.realisation or 0) % SHIPPED_SHEETS))
     if specimen.kind == "particle":
         rng = np.random.Generator(np.random.Philox(specimen.seed))
-        size = cast(float, specimen.size_A)
+        size = _size_A(specimen)
         return particle_stack(specimen.material, specimen.zone, size_A=size, rng=rng, margin_A=PARTICLE_MARGIN_A)
     u: Mapping[str, float] | None = None
     atoms: Atoms
@@ -549,7 +566,7 @@ def has_table(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> boo
     found = _lookup(table_key(specimen, optics.energy_keV, detector), optics)
     if found is None:
         return False
-    return specimen.thickness_A is None or specimen.thickness_A <= float(np.nanmax(found.thickness_A))
+    return specimen.thickness_A is None or 0.0 < specimen.thickness_A <= float(np.nanmax(found.thickness_A))
 
 
 def check_tables(recipe: Recipe) -> None:
@@ -609,6 +626,7 @@ def find_series(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> S
     Raises:
         AtlasError: there is no table for it; the message says how to compute one.
         OpticsError: the table does not hold these optics, and no beam pairs do.
+        SpecimenError: a particle has no diameter.
     """
     key = table_key(specimen, optics.energy_keV, detector)
     found = None if _defective(specimen) else _lookup(key, optics)

@@ -21,7 +21,7 @@ from temimagenet.atlas import (
     read_pairs,
     table_tasks,
 )
-from temimagenet.errors import AtlasError, OpticsError, RecipeError, ShardError
+from temimagenet.errors import AtlasError, DeviceError, OpticsError, RecipeError, ShardError, SpecimenError
 from temimagenet.imaging.multislice import Accuracy, series
 from temimagenet.imaging.optics import CONDITIONS, Detector, Optics
 from temimagenet.recipe import Distribution, SpecimenSpec, load_recipe, sample_spec
@@ -235,6 +235,32 @@ def test_what_has_no_table_is_told(tmp_path):
     with pytest.raises(ShardError):
         plan_library(recipe, samples_per_shard=-1)
     assert json.dumps(recipe.engines) == '["linear", "multislice"]'
+
+
+def test_bad_requests_are_told(tmp_path):
+    optics, detector = CONDITIONS[1], Detector()
+    for pupils in ((), (CONDITIONS[1], CONDITIONS[2])):
+        with pytest.raises(OpticsError, match="of one energy"):
+            TableTask(SRTIO3, pupils)
+    for ladder in ((), (-4.0,), (np.nan,)):
+        with pytest.raises(OpticsError, match="rising lengths"):
+            compute_table(TableTask(SRTIO3, (optics,), thickness_A=ladder), tmp_path)
+    with pytest.raises(OpticsError, match="seed -1"):
+        compute_table(TableTask(SRTIO3, (optics,), thickness_A=(4.0,), seed=-1), tmp_path)
+    with pytest.raises(DeviceError, match="'gpu'"):
+        tables.estimate_seconds(TableTask(SRTIO3, (optics,)), "gpu")
+    assert list(tmp_path.iterdir()) == []
+    sizeless = SpecimenSpec("particle", "Pt", "", (0, 0, 1))
+    for work in (find_series, has_table):
+        with pytest.raises(SpecimenError, match="size_A"):
+            work(sizeless, optics, detector)
+    with pytest.raises(SpecimenError, match="size_A"):
+        tables.stack_of(sizeless, QUICK)
+    for thickness_A in (-5.0, 0.0, np.nan, np.inf, 1e4):
+        spec = replace(SRTIO3, thickness_A=thickness_A)
+        assert not has_table(spec, optics, detector)
+        with pytest.raises(OpticsError, match="reaches from 0 to"):
+            find_series(spec, optics, detector).image(thickness_A)
 
 
 def test_what_recomputing_cannot_mend_is_told_as_such():
