@@ -30,6 +30,7 @@ from temimagenet.imaging.scattering import lobato_coefficients
 from temimagenet.recipe import Entry, Recipe, SpecimenSpec, specimen_spec
 from temimagenet.specimen import MATERIALS, material, particle_stack, sheet_stack, shipped_sheet, structure_from_text
 from temimagenet.specimen.amorphous import SHIPPED_SHEETS
+from temimagenet.specimen.crystal import equivalent_zones
 from temimagenet.specimen.stack import PlaneOperation, Stack, crystal_stack
 
 __all__ = [
@@ -186,16 +187,18 @@ def stack_of(specimen: SpecimenSpec, accuracy: Accuracy) -> Stack:
         rng = np.random.Generator(np.random.Philox(specimen.seed))
         size = _size_A(specimen)
         return particle_stack(specimen.material, specimen.zone, size_A=size, rng=rng, margin_A=PARTICLE_MARGIN_A)
-    u: Mapping[str, float] | None = None
-    atoms: Atoms
-    if specimen.cif:
-        atoms = structure_from_text(specimen.cif)
-    else:
-        known = material(specimen.material)
-        atoms, u = known.atoms(), known.u_A
+    atoms, u = _structure(specimen)
     return crystal_stack(
         atoms, specimen.zone, u_A=u, strain=specimen.strain, minimum_A=accuracy.supercell_A, name=specimen.material
     )
+
+
+def _structure(specimen: SpecimenSpec) -> tuple[Atoms, Mapping[str, float] | None]:
+    """A crystal's unit cell and its displacements; None if they are only known by element."""
+    if specimen.cif:
+        return structure_from_text(specimen.cif), None
+    known = material(specimen.material)
+    return known.atoms(), known.u_A
 
 
 def _specimens(recipe: Recipe, entry: Entry) -> list[SpecimenSpec]:
@@ -588,7 +591,7 @@ def check_tables(recipe: Recipe) -> None:
                 continue
             found = _lookup(task.key, pupil)
             if found is None:
-                missing.append(f"{task.key}, {_told(pupil)}")
+                missing.append(f"{task.key}, {_told(pupil)}{_turned_hint(task.specimen, pupil, task.detector)}")
                 continue
             reach = float(found.thickness_A[-1])
             if not np.isnan(reach):
@@ -626,7 +629,7 @@ def find_series(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> S
     Raises:
         AtlasError: there is no table for it; the message says how to compute one.
         OpticsError: the table does not hold these optics, and no beam pairs do.
-        SpecimenError: a particle has no diameter.
+        SpecimenError: the material is unknown, the structure cannot be read, or a particle has no diameter.
     """
     key = table_key(specimen, optics.energy_keV, detector)
     found = None if _defective(specimen) else _lookup(key, optics)
@@ -637,14 +640,25 @@ def find_series(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> S
         raise AtlasError(f"{key}: crystals with random defects have no multislice tables, only perfect ones do")
     if table is None:
         raise AtlasError(
-            f"no multislice table for {key}: compute tables of a recipe with `python -m builder atlas RECIPE`, of one "
-            "crystal with `temimagenet atlas STRUCTURE.cif --zone ...`"
+            f"no multislice table for {key}{_turned_hint(specimen, optics, detector)}: compute tables of a recipe with "
+            "`python -m builder atlas RECIPE`, of one crystal with `temimagenet atlas STRUCTURE.cif --zone ...`"
         )
     known = "; ".join(f"{a:g} mrad, defocus {d:g} A, C3 {c:g} mm, C5 {e:g} mm" for a, d, c, e in table.pupils)
     hint = ". For others of a crystal keep its beam pairs: compute the table with --keep-pairs"
     raise OpticsError(
         f"{key}: no images for {_told(optics)}; the table holds {known}" + (hint if specimen.kind == "crystal" else "")
     )
+
+
+def _turned_hint(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> str:
+    """Which zone axis that is this one by symmetry has a table, as part of a message; "" if none has."""
+    if specimen.kind != "crystal" or any(specimen.strain):
+        return ""
+    for zone in equivalent_zones(_structure(specimen)[0], specimen.zone):
+        if _lookup(table_key(replace(specimen, zone=zone), optics.energy_keV, detector), optics) is not None:
+            asked, held = (",".join(map(str, z)) for z in (specimen.zone, zone))
+            return f" (there is one for [{held}], which is [{asked}] by symmetry: ask for zone {zone})"
+    return ""
 
 
 def _told(optics: Optics) -> str:
