@@ -21,7 +21,7 @@ from ase.data import chemical_symbols
 
 from temimagenet import __version__
 from temimagenet.device import check_device
-from temimagenet.errors import AtlasError, OpticsError
+from temimagenet.errors import AtlasError, OpticsError, SpecimenError
 from temimagenet.imaging.finite import WINDOW_A, film_series, particle_series
 from temimagenet.imaging.multislice import Accuracy, BeamPairs, Series, beam_pairs, series
 from temimagenet.imaging.multislice import estimate_seconds as _estimate
@@ -30,6 +30,7 @@ from temimagenet.imaging.scattering import lobato_coefficients
 from temimagenet.recipe import Entry, Recipe, SpecimenSpec, specimen_spec
 from temimagenet.specimen import MATERIALS, material, particle_stack, sheet_stack, shipped_sheet, structure_from_text
 from temimagenet.specimen.amorphous import SHIPPED_SHEETS
+from temimagenet.specimen.crystal import equivalent_zones
 from temimagenet.specimen.stack import PlaneOperation, Stack, crystal_stack
 
 __all__ = [
@@ -90,6 +91,12 @@ class TableTask:
     accuracy: Accuracy = Accuracy()  # noqa: RUF009 - frozen
     seed: int = _ATLAS_SEED
 
+    def __post_init__(self) -> None:
+        """Raise `OpticsError` unless there are pupils, all of one energy."""
+        energies = sorted({optics.energy_keV for optics in self.pupils})
+        if len(energies) != 1:
+            raise OpticsError(f"table of pupils at {energies} keV: expected one pupil or more, of one energy")
+
     @property
     def key(self) -> str:
         """Name of the table: specimen, zone, strain, energy and detector."""
@@ -122,16 +129,27 @@ class Table:
 
 
 def table_key(specimen: SpecimenSpec, energy_keV: float, detector: Detector) -> str:
-    """Name under which a specimen's table is kept."""
+    """Name under which a specimen's table is kept.
+
+    Raises:
+        SpecimenError: a particle has no diameter.
+    """
     optics = f"{energy_keV:g} keV {detector.inner_mrad:g}-{detector.outer_mrad:g} mrad"
     if specimen.kind == "amorphous":
         return f"amorphous {specimen.material} sheet {(specimen.realisation or 0) % SHIPPED_SHEETS} {optics}"
     what = specimen.material or "cif-" + hashlib.sha256(specimen.cif.encode()).hexdigest()[:16]
     zone = ",".join(map(str, specimen.zone))
     if specimen.kind == "particle":
-        return f"{what} [{zone}] particle {specimen.size_A:.4f} A seed {specimen.seed} {optics}"
+        return f"{what} [{zone}] particle {_size_A(specimen):.4f} A seed {specimen.seed} {optics}"
     strain = "" if not any(specimen.strain) else " strain " + ",".join(f"{e:g}" for e in specimen.strain)
     return f"{what} [{zone}]{strain} {optics}"
+
+
+def _size_A(specimen: SpecimenSpec) -> float:
+    """A particle's diameter."""
+    if specimen.size_A is None:
+        raise SpecimenError(f"particle of {specimen.material}: expected size_A, its diameter in angstrom")
+    return specimen.size_A
 
 
 def _file_name(key: str) -> str:
@@ -167,18 +185,20 @@ def stack_of(specimen: SpecimenSpec, accuracy: Accuracy) -> Stack:
         return sheet_stack(shipped_sheet((specimen.realisation or 0) % SHIPPED_SHEETS))
     if specimen.kind == "particle":
         rng = np.random.Generator(np.random.Philox(specimen.seed))
-        size = cast(float, specimen.size_A)
+        size = _size_A(specimen)
         return particle_stack(specimen.material, specimen.zone, size_A=size, rng=rng, margin_A=PARTICLE_MARGIN_A)
-    u: Mapping[str, float] | None = None
-    atoms: Atoms
-    if specimen.cif:
-        atoms = structure_from_text(specimen.cif)
-    else:
-        known = material(specimen.material)
-        atoms, u = known.atoms(), known.u_A
+    atoms, u = _structure(specimen)
     return crystal_stack(
         atoms, specimen.zone, u_A=u, strain=specimen.strain, minimum_A=accuracy.supercell_A, name=specimen.material
     )
+
+
+def _structure(specimen: SpecimenSpec) -> tuple[Atoms, Mapping[str, float] | None]:
+    """A crystal's unit cell and its displacements; None if they are only known by element."""
+    if specimen.cif:
+        return structure_from_text(specimen.cif), None
+    known = material(specimen.material)
+    return known.atoms(), known.u_A
 
 
 def _specimens(recipe: Recipe, entry: Entry) -> list[SpecimenSpec]:
@@ -549,7 +569,7 @@ def has_table(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> boo
     found = _lookup(table_key(specimen, optics.energy_keV, detector), optics)
     if found is None:
         return False
-    return specimen.thickness_A is None or specimen.thickness_A <= float(np.nanmax(found.thickness_A))
+    return specimen.thickness_A is None or 0.0 < specimen.thickness_A <= float(np.nanmax(found.thickness_A))
 
 
 def check_tables(recipe: Recipe) -> None:
@@ -571,7 +591,7 @@ def check_tables(recipe: Recipe) -> None:
                 continue
             found = _lookup(task.key, pupil)
             if found is None:
-                missing.append(f"{task.key}, {_told(pupil)}")
+                missing.append(f"{task.key}, {_told(pupil)}{_turned_hint(task.specimen, pupil, task.detector)}")
                 continue
             reach = float(found.thickness_A[-1])
             if not np.isnan(reach):
@@ -609,6 +629,7 @@ def find_series(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> S
     Raises:
         AtlasError: there is no table for it; the message says how to compute one.
         OpticsError: the table does not hold these optics, and no beam pairs do.
+        SpecimenError: the material is unknown, the structure cannot be read, or a particle has no diameter.
     """
     key = table_key(specimen, optics.energy_keV, detector)
     found = None if _defective(specimen) else _lookup(key, optics)
@@ -619,14 +640,25 @@ def find_series(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> S
         raise AtlasError(f"{key}: crystals with random defects have no multislice tables, only perfect ones do")
     if table is None:
         raise AtlasError(
-            f"no multislice table for {key}: compute tables of a recipe with `python -m builder atlas RECIPE`, of one "
-            "crystal with `temimagenet atlas STRUCTURE.cif --zone ...`"
+            f"no multislice table for {key}{_turned_hint(specimen, optics, detector)}: compute tables of a recipe with "
+            "`python -m builder atlas RECIPE`, of one crystal with `temimagenet atlas STRUCTURE.cif --zone ...`"
         )
     known = "; ".join(f"{a:g} mrad, defocus {d:g} A, C3 {c:g} mm, C5 {e:g} mm" for a, d, c, e in table.pupils)
     hint = ". For others of a crystal keep its beam pairs: compute the table with --keep-pairs"
     raise OpticsError(
         f"{key}: no images for {_told(optics)}; the table holds {known}" + (hint if specimen.kind == "crystal" else "")
     )
+
+
+def _turned_hint(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> str:
+    """Which zone axis that is this one by symmetry has a table, as part of a message; "" if none has."""
+    if specimen.kind != "crystal" or any(specimen.strain):
+        return ""
+    for zone in equivalent_zones(_structure(specimen)[0], specimen.zone):
+        if _lookup(table_key(replace(specimen, zone=zone), optics.energy_keV, detector), optics) is not None:
+            asked, held = (",".join(map(str, z)) for z in (specimen.zone, zone))
+            return f" (there is one for [{held}], which is [{asked}] by symmetry: ask for zone {zone})"
+    return ""
 
 
 def _told(optics: Optics) -> str:

@@ -21,7 +21,7 @@ from temimagenet.atlas import (
     read_pairs,
     table_tasks,
 )
-from temimagenet.errors import AtlasError, OpticsError, RecipeError, ShardError
+from temimagenet.errors import AtlasError, DeviceError, OpticsError, RecipeError, ShardError, SpecimenError
 from temimagenet.imaging.multislice import Accuracy, series
 from temimagenet.imaging.optics import CONDITIONS, Detector, Optics
 from temimagenet.recipe import Distribution, SpecimenSpec, load_recipe, sample_spec
@@ -235,6 +235,58 @@ def test_what_has_no_table_is_told(tmp_path):
     with pytest.raises(ShardError):
         plan_library(recipe, samples_per_shard=-1)
     assert json.dumps(recipe.engines) == '["linear", "multislice"]'
+
+
+def test_a_zone_axis_with_a_table_by_symmetry_is_told():
+    """All of a form [uvw] but one that only looks alike: rutile's a is not its c."""
+    for name, zone, held in (
+        ("SrTiO3", (1, 0, 0), "zone (0, 0, 1)"), ("Si", (0, -1, 1), "zone (1, 1, 0)"),
+        ("DyScO3", (1, -1, 0), "zone (1, 1, 0)"), ("TiO2", (0, 1, 0), "zone (1, 0, 0)"),
+    ):  # fmt: skip
+        with pytest.raises(AtlasError, match=r"no multislice table for .* by symmetry") as told:
+            find_series(SpecimenSpec("crystal", name, "", zone), CONDITIONS[1], Detector())
+        assert held in str(told.value)
+        assert not has_table(SpecimenSpec("crystal", name, "", zone), CONDITIONS[1], Detector())
+    for spec, optics, detector in (
+        (SpecimenSpec("crystal", "Pt", "", (1, 1, 1)), CONDITIONS[1], Detector()),
+        (SpecimenSpec("crystal", "SrTiO3", "", (1, 0, 0), strain=(0.01, 0.0, 0.0)), CONDITIONS[1], Detector()),
+        (SpecimenSpec("crystal", "SrTiO3", "", (1, 0, 0)), CONDITIONS[1], Detector(50.0, 60.0)),
+    ):
+        with pytest.raises(AtlasError, match="no multislice table") as told:
+            find_series(spec, optics, detector)
+        assert "symmetry" not in str(told.value)
+    recipe = load_recipe("v1")
+    entry = next(e for e in recipe.entries if (e.material, e.zone) == ("SrTiO3", (0, 0, 1)) and not any(e.strain))
+    with pytest.raises(AtlasError, match=r"ask for zone \(0, 0, 1\)"):
+        check_tables(replace(recipe, entries=(replace(entry, zone=(0, 1, 0)),)))
+
+
+def test_bad_requests_are_told(tmp_path):
+    optics, detector = CONDITIONS[1], Detector()
+    for pupils in ((), (CONDITIONS[1], CONDITIONS[2])):
+        with pytest.raises(OpticsError, match="of one energy"):
+            TableTask(SRTIO3, pupils)
+    for ladder in ((), (-4.0,), (np.nan,)):
+        with pytest.raises(OpticsError, match="rising lengths"):
+            compute_table(TableTask(SRTIO3, (optics,), thickness_A=ladder), tmp_path)
+    with pytest.raises(OpticsError, match="seed -1"):
+        compute_table(TableTask(SRTIO3, (optics,), thickness_A=(4.0,), seed=-1), tmp_path)
+    with pytest.raises(DeviceError, match="'gpu'"):
+        tables.estimate_seconds(TableTask(SRTIO3, (optics,)), "gpu")
+    assert list(tmp_path.iterdir()) == []
+    sizeless = SpecimenSpec("particle", "Pt", "", (0, 0, 1))
+    for work in (find_series, has_table):
+        with pytest.raises(SpecimenError, match="size_A"):
+            work(sizeless, optics, detector)
+    with pytest.raises(SpecimenError, match="size_A"):
+        tables.stack_of(sizeless, QUICK)
+    with pytest.raises(SpecimenError, match="Unobtainium"):
+        find_series(SpecimenSpec("crystal", "Unobtainium", "", (0, 0, 1)), optics, detector)
+    for thickness_A in (-5.0, 0.0, np.nan, np.inf, 1e4):
+        spec = replace(SRTIO3, thickness_A=thickness_A)
+        assert not has_table(spec, optics, detector)
+        with pytest.raises(OpticsError, match="reaches from 0 to"):
+            find_series(spec, optics, detector).image(thickness_A)
 
 
 def test_what_recomputing_cannot_mend_is_told_as_such():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from scipy.spatial import KDTree
 from scipy.special import j1
 from torch import Tensor
 
+from temimagenet.device import check_device
 from temimagenet.errors import OpticsError, SpecimenError
 from temimagenet.imaging.fourier import half_plane_indices
 from temimagenet.imaging.multislice import (
@@ -26,6 +28,7 @@ from temimagenet.imaging.multislice import (
     Series,
     fast_length,
     frozen_planes,
+    random_stream,
     scatter,
     slice_plan,
     transmission_factor_A2,
@@ -86,19 +89,26 @@ def particle_series(
         One series for each pupil, with the variance of its mean over configurations.
 
     Raises:
-        OpticsError: no pupil, different energies, an aperture that reaches the detector, or nothing to average.
-        SpecimenError: the cell is not square.
+        OpticsError: no pupil, different energies, an aperture that reaches the detector, nothing to average, or a
+            window, batch or seed that is none.
+        SpecimenError: the cell is not square, or an element has no scattering factor.
+        DeviceError: there is no such device.
     """
     edge = float(stack.cell_A[0, 0])
     if stack.period_A is not None or np.abs(stack.cell_A - edge * np.eye(2)).max() > 1e-9:
         raise SpecimenError(f"{stack.name}: expected a finite specimen in a square cell along x and y")
     energy_keV = _one_energy(optics, detector)
-    if configurations < 1 or (window_A is not None and not window_A > 0.0):
-        raise OpticsError(f"{configurations} configurations, window {window_A} A: expected 1 or more, and above 0")
+    if not isinstance(configurations, Integral) or configurations < 1:
+        raise OpticsError(f"{configurations!r} configurations: expected a whole number, 1 or more")
+    if window_A is not None and not 0.0 < window_A < np.inf:
+        raise OpticsError(f"window {window_A} A: expected above 0 and finite, or None")
+    if not 0.0 < batch_MB < np.inf:
+        raise OpticsError(f"batches of {batch_MB} MB: expected above 0 and finite")
+    check_device(device)
     wavelength = wavelength_A(energy_keV)
     limit = accuracy.band * detector.outer_mrad * 1e-3 / wavelength
     folds = [max(1, int(edge / (window_A or _own_window_A(o)))) for o in optics]
-    rng = np.random.Generator(np.random.Philox(seed))
+    rng = random_stream(seed)
     dtype = torch.complex128 if accuracy.double else torch.complex64
     images: list[list[NDArray[np.complex128]]] = [[] for _ in optics]
     for done, fold in product(range(configurations), sorted(set(folds))):

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from scipy.interpolate import CubicSpline
 from scipy.special import j0, k0, k1
 from torch import Tensor
 
+from temimagenet.device import check_device
 from temimagenet.errors import OpticsError
 from temimagenet.imaging.fourier import FourierImage, half_plane_indices
 from temimagenet.imaging.optics import Detector, Optics, relativistic_gamma, source_envelope, wavelength_A
@@ -46,6 +48,7 @@ __all__ = [
     "frozen_planes",
     "interaction_rad_per_VA",
     "projected_potential_VA",
+    "random_stream",
     "scatter",
     "series",
     "slice_plan",
@@ -59,6 +62,8 @@ POTENTIAL_VA2 = (constants.h**2 / (2.0 * np.pi * constants.m_e * constants.e)) *
 
 _CACHE_BYTES = 1_200_000
 _CELL_POINTS = 6
+_SAME_DEPTH_A = 1e-6
+"""Rounded gaps add up to this, not to a rung that is a whole number of repeats: no slice is added to reach it."""
 
 
 def interaction_rad_per_VA(energy_keV: float) -> float:
@@ -71,7 +76,13 @@ def projected_potential_VA(number: int, r_A: Float[NDArray[np.float64], "*n"]) -
 
     The two-dimensional Fourier transform of Lobato & Van Dyck's f_e (Acta Cryst. A70 (2014) 636): each term
     a (2 + b q^2) / (1 + b q^2)^2 becomes (2 pi a / b) [K0(x) + x K1(x) / 2], x = 2 pi r / sqrt(b).
+
+    Raises:
+        OpticsError: a distance is not above 0 and finite.
+        SpecimenError: the element has no scattering factor.
     """
+    if not ((np.asarray(r_A) > 0.0) & np.isfinite(r_A)).all():
+        raise OpticsError("distances from an atom: expected above 0 A and finite, where its potential is")
     a, b = lobato_coefficients(number)
     x = 2.0 * np.pi * np.asarray(r_A, dtype=np.float64)[..., None] / np.sqrt(b)
     potential: NDArray[np.float64] = POTENTIAL_VA2 * np.sum(2.0 * np.pi * a / b * (k0(x) + 0.5 * x * k1(x)), axis=-1)
@@ -99,8 +110,14 @@ def transmission_factor_A2(
     Forming exp(i sigma V) on the grid of the waves is not converged for heavy atoms (at 0.041 A one Pt atom scatters
     0.90 of its Born cross-section into 98-196 mrad at 200 keV; converged 0.74). Here the exponential is formed on
     radial nodes down to 1e-7 A and only then cut to the wanted frequencies.
+
+    Raises:
+        OpticsError: the energy or a frequency is not finite, or negative.
+        SpecimenError: the element has no scattering factor.
     """
     k = np.asarray(k_per_A, dtype=np.float64)
+    if not ((k >= 0.0) & np.isfinite(k)).all():
+        raise OpticsError("spatial frequencies |k|: expected 0 1/A or more, and finite")
     limit = max(16.0, 4.0 * np.ceil(float(k.max(initial=0.0)) / 4.0))
     return np.asarray(_transmission_spline(number, energy_keV, limit)(k), dtype=np.complex128)
 
@@ -136,13 +153,29 @@ class Accuracy:
     double: bool = False
 
     def __post_init__(self) -> None:
-        """Raise `OpticsError` for settings that cannot give a result."""
-        if self.band < 1.0 or self.slice_A <= 0.0 or self.offsets < 1 or not 1 <= self.least_sweeps <= self.most_sweeps:
+        """Raise `OpticsError` for a setting that cannot give a result; the message names it and what is expected."""
+        lengths = {"slice_A": np.inf, "supercell_A": 100.0, "tolerance": np.inf}
+        counts = {"offsets": 1, "least_sweeps": 1, "most_sweeps": 1, "most_thin_sweeps": 0}
+        for name, value in vars(self).items():
+            number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+            if name in counts:
+                good = number and isinstance(value, Integral) and int(value) >= counts[name]
+                expected = f"a whole number, {counts[name]} or more"
+            elif name == "band":
+                good, expected = number and 1.0 <= value < np.inf, "a finite number, 1 or more"
+            elif name in lengths:
+                good = number and 0.0 < value <= lengths[name] and value < np.inf
+                expected = "a finite number above 0" + (
+                    f", at most {lengths[name]:g}" if lengths[name] < np.inf else ""
+                )
+            else:
+                good, expected = isinstance(value, bool | np.bool_), "True or False"
+            if not good:
+                raise OpticsError(f"accuracy {name} {value!r}: expected {expected}")
+        if self.least_sweeps > self.most_sweeps:
             raise OpticsError(
-                f"{self}: expected band >= 1, slice_A > 0, offsets >= 1 and 1 <= least_sweeps <= most_sweeps"
+                f"accuracy least_sweeps {self.least_sweeps}: expected at most most_sweeps {self.most_sweeps}"
             )
-        if not self.tolerance > 0.0:
-            raise OpticsError(f"tolerance {self.tolerance}: expected above 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +198,13 @@ class Grid:
     def for_band(
         cls, cell_A: Float[NDArray[np.float64], "2 2"], limit_per_A: float, offset: tuple[float, float] = (0.0, 0.0)
     ) -> Grid:
-        """The smallest grid on which products of two functions limited to |k| < limit do not alias into that band."""
+        """The smallest grid on which products of two functions limited to |k| < limit do not alias into that band.
+
+        Raises:
+            OpticsError: the limit is not above 0 1/A and finite, or the cell has no area.
+        """
+        if not 0.0 < limit_per_A < np.inf or not 0.0 < abs(np.linalg.det(cell_A)) < np.inf:
+            raise OpticsError(f"band limit {limit_per_A} 1/A, cell {cell_A.tolist()} A: expected above 0, and an area")
         needed = 3.0 * limit_per_A * np.linalg.norm(cell_A, axis=1) + 2.0
         shape = (fast_length(float(needed[0])), fast_length(float(needed[1])))
         k = _frequencies(cell_A, shape, offset)
@@ -185,7 +224,13 @@ class Grid:
 
 
 def fast_length(least: float) -> int:
-    """The smallest multiple of 4 without prime factors above 7: twice as fast as odd lengths nearby (measured)."""
+    """The smallest multiple of 4 without prime factors above 7: twice as fast as odd lengths nearby (measured).
+
+    Raises:
+        OpticsError: the least length is not finite.
+    """
+    if not np.isfinite(least):
+        raise OpticsError(f"grid of {least} points: expected a finite number")
     quarter = next_fast_len(int(np.ceil(least / 4.0)))
     while quarter % 11 == 0:
         quarter = next_fast_len(quarter + 1)
@@ -207,7 +252,12 @@ def slices(stack: Stack, slice_A: float) -> list[tuple[float, NDArray[np.int64]]
     """Atoms of one repeat gathered into thin slices: (height in angstrom, atom indices), by rising height.
 
     A slice sits at the mean height of its atoms, so no plane of atoms is split or moved by a boundary.
+
+    Raises:
+        OpticsError: `slice_A` is not above 0.
     """
+    if not slice_A > 0.0:
+        raise OpticsError(f"slices of {slice_A} A: expected above 0")
     order = np.argsort(stack.z_A, kind="stable")
     height = stack.z_A[order]
     if stack.period_A is not None and len(order) > 1:
@@ -304,7 +354,7 @@ class Series:
         """The image at a thickness, linear between the ladder's steps and from 0, with the source's blur.
 
         Raises:
-            OpticsError: the thickness lies beyond the ladder.
+            OpticsError: the thickness lies beyond the ladder, or the source size is negative or not finite.
         """
         if np.isnan(self.thickness_A).any():
             values = self.coefficients[0]
@@ -373,6 +423,7 @@ def beam_pairs(
     accuracy: Accuracy = Accuracy(),
     watch: Sequence[Optics] = (),
     seed: int = 0,
+    start: float | None = None,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, float], None] = lambda sweeps, error: None,
 ) -> BeamPairs:
@@ -392,15 +443,20 @@ def beam_pairs(
         accuracy: what to spend.
         watch: optics whose standard error decides when to stop; the largest aperture without aberrations by default.
         seed: seed of displacements and offsets.
+        start: first slice of every configuration, from 0 to below 1 of the repeat's slices; by default it moves
+            through the repeat. From 0 to whole repeats the atoms are displaced alike however they are sliced.
         device: where waves are propagated.
         on_progress: called after each sweep with the number of sweeps and the largest standard error over its mean.
 
     Raises:
-        OpticsError: the aperture reaches the detector, the ladder does not rise, or a watched optics lies outside.
+        OpticsError: the aperture reaches the detector, the ladder does not rise, a watched optics lies outside, or
+            seed or start is none.
+        DeviceError: there is no such device.
     """
     ladder = _check(stack, energy_keV, aperture_mrad, detector, thickness_A, watch)
+    check_device(device)
     watched = list(watch) or [Optics(energy_keV, aperture_mrad)]
-    rng = np.random.Generator(np.random.Philox(seed))
+    rng = random_stream(seed)
     steps = accuracy.offsets**2
     parts: list[_Configuration] = []
     reach: list[int] = []
@@ -411,12 +467,12 @@ def beam_pairs(
         for step in range(steps):
             place = np.array([step // accuracy.offsets, step % accuracy.offsets]) + base[:2]
             # The first slice moves through the repeat as the configurations go on, evenly within a sweep.
-            start = (base[2] + (step + 0.5) / steps) % 1.0
+            first = (base[2] + (step + 0.5) / steps) % 1.0 if start is None else start
             offset = place / accuracy.offsets - 0.5
             parts.append(
                 _configuration(
                     stack, energy_keV, aperture_mrad, detector, ladder[:rungs], (float(offset[0]), float(offset[1])),
-                    start, rng, accuracy, device,
+                    first, rng, accuracy, device,
                 )
             )  # fmt: skip
         reach.append(rungs)
@@ -436,6 +492,17 @@ def beam_pairs(
             break
     on_progress(len(reach), float(errors.max()))
     return _gather(stack, energy_keV, aperture_mrad, detector, ladder, parts, reach, seed, accuracy)
+
+
+def random_stream(seed: int) -> np.random.Generator:
+    """The random numbers of a seed.
+
+    Raises:
+        OpticsError: the seed is no whole number from 0 up.
+    """
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or int(seed) < 0:
+        raise OpticsError(f"seed {seed!r}: expected a whole number, 0 or more")
+    return np.random.Generator(np.random.Philox(seed))
 
 
 @dataclass(frozen=True, eq=False)
@@ -468,9 +535,17 @@ def _check(
             raise OpticsError(f"{optics}: expected {energy_keV} keV and at most {aperture_mrad} mrad")
     if stack.period_A is None:
         return np.array([np.nan])
-    ladder = np.asarray(thickness_A, dtype=np.float64)
-    if ladder.ndim != 1 or len(ladder) == 0 or ladder[0] <= 0.0 or (np.diff(ladder) <= 0.0).any():
-        raise OpticsError(f"thickness ladder {list(thickness_A)}: expected rising lengths above 0 A")
+    return _ladder(thickness_A)
+
+
+def _ladder(thickness_A: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Thicknesses of a bulk crystal, after they were checked."""
+    try:
+        ladder = np.asarray(thickness_A, dtype=np.float64)
+    except (TypeError, ValueError):
+        ladder = np.empty(0)
+    if ladder.ndim != 1 or len(ladder) == 0 or not np.isfinite(ladder).all() or np.diff(ladder, prepend=0.0).min() <= 0:
+        raise OpticsError(f"thickness ladder {thickness_A}: expected finite, rising lengths above 0 A")
     return ladder
 
 
@@ -538,6 +613,9 @@ def slice_plan(stack: Stack, ladder: NDArray[np.float64], start: float, slice_A:
 
     After slice p the crystal is as thick as the middle of the gap behind it; a rung between two such depths is their
     linear mixture, so that every column holds its amount of atoms on average.
+
+    Raises:
+        OpticsError: `slice_A` is not above 0, the ladder does not rise, or `start` is not from 0 to below 1.
     """
     groups = slices(stack, slice_A)
     if stack.period_A is None:
@@ -548,6 +626,9 @@ def slice_plan(stack: Stack, ladder: NDArray[np.float64], start: float, slice_A:
             Step(atoms, gap, ((0, 1.0),) if p == last else ())
             for p, ((_, atoms), gap) in enumerate(zip(groups, gaps, strict=True))
         ]
+    ladder = _ladder(ladder)
+    if not 0.0 <= start < 1.0:
+        raise OpticsError(f"first slice at {start} of the repeat: expected 0 to below 1")
     places = np.array([height for height, _ in groups])
     spacing = np.round(np.diff(np.concatenate([places, places[:1] + stack.period_A])), 9)
     count = len(groups)
@@ -556,14 +637,14 @@ def slice_plan(stack: Stack, ladder: NDArray[np.float64], start: float, slice_A:
     order: list[int] = []
     depth: list[float] = []
     total = before
-    while not depth or depth[-1] < ladder[-1] - 1e-9:
+    while not depth or depth[-1] < ladder[-1] - _SAME_DEPTH_A:
         p = (begin + len(order)) % count
         order.append(p)
         depth.append(total + 0.5 * float(spacing[p]))
         total += float(spacing[p])
     marks: list[list[tuple[int, float]]] = [[] for _ in order]
     for rung, thickness in enumerate(ladder):
-        upper = int(np.searchsorted(depth, thickness - 1e-9))
+        upper = int(np.searchsorted(depth, thickness - _SAME_DEPTH_A))
         below = depth[upper - 1] if upper else 0.0
         part = float(np.clip((thickness - below) / (depth[upper] - below), 0.0, 1.0))
         marks[upper].append((rung, part))
@@ -814,8 +895,13 @@ def estimate_seconds(
 
     Returns:
         Seconds of `least_sweeps`, and of `most_sweeps` with all thin sweeps through a quarter of the thickness.
+
+    Raises:
+        OpticsError: the aperture reaches the detector, or the ladder does not rise.
+        DeviceError: there is no such device.
     """
     ladder = _check(stack, energy_keV, aperture_mrad, detector, thickness_A, ())
+    check_device(device)
     wavelength = wavelength_A(energy_keV)
     grid = Grid.for_band(stack.cell_A, accuracy.band * detector.outer_mrad * 1e-3 / wavelength)
     waves = int(np.sum(np.linalg.norm(grid.k_per_A, axis=-1) <= aperture_mrad * 1e-3 / wavelength)) + 1

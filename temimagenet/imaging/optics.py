@@ -21,7 +21,13 @@ _FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
 def wavelength_A(energy_keV: float) -> float:
-    """Relativistic electron wavelength in angstrom (Kirkland 2010, eq. 2.5): 0.025079 A at 200 keV."""
+    """Relativistic electron wavelength in angstrom (Kirkland 2010, eq. 2.5): 0.025079 A at 200 keV.
+
+    Raises:
+        OpticsError: the energy is not above 0 and finite.
+    """
+    if not 0.0 < energy_keV < np.inf:
+        raise OpticsError(f"beam energy {energy_keV} keV: expected above 0")
     energy_J = energy_keV * 1e3 * constants.e
     momentum_c = float(np.sqrt(energy_J * (energy_J + 2.0 * constants.m_e * constants.c**2)))
     return float(constants.h * constants.c / momentum_c * 1e10)
@@ -35,7 +41,13 @@ def relativistic_gamma(energy_keV: float) -> float:
 def source_envelope(
     source_size_A: float, q_per_A: Float[NDArray[np.float64], "*n"]
 ) -> Float[NDArray[np.float64], "*n"]:
-    """What a Gaussian source of a full width at half maximum in angstrom leaves of an image at |q| in 1/A."""
+    """What a Gaussian source of a full width at half maximum in angstrom leaves of an image at |q| in 1/A.
+
+    Raises:
+        OpticsError: the width is negative or not finite.
+    """
+    if not 0.0 <= source_size_A < np.inf:
+        raise OpticsError(f"source size {source_size_A} A: expected 0 or more")
     sigma = source_size_A / _FWHM_PER_SIGMA
     envelope: NDArray[np.float64] = np.exp(-2.0 * np.pi**2 * sigma**2 * q_per_A**2)
     return envelope
@@ -54,8 +66,8 @@ class Detector:
     outer_mrad: float = 196.0
 
     def __post_init__(self) -> None:
-        """Raise `OpticsError` unless 0 <= inner < outer."""
-        if not 0.0 <= self.inner_mrad < self.outer_mrad:
+        """Raise `OpticsError` unless 0 <= inner < outer, both finite."""
+        if not 0.0 <= self.inner_mrad < self.outer_mrad < np.inf:
             raise OpticsError(
                 f"detector angles {self.inner_mrad} to {self.outer_mrad} mrad: expected 0 <= inner < outer"
             )
@@ -91,8 +103,12 @@ class Optics:
             raise OpticsError(f"beam energy {self.energy_keV} keV: expected 1 to 3000")
         if not 0.0 < self.aperture_mrad < 200.0:
             raise OpticsError(f"aperture {self.aperture_mrad} mrad: expected above 0 and below 200")
-        if not self.source_size_A >= 0.0:
+        if not 0.0 <= self.source_size_A < np.inf:
             raise OpticsError(f"source size {self.source_size_A} A: expected 0 or more")
+        if not np.isfinite([self.defocus_A, self.C3_mm, self.C5_mm]).all():
+            raise OpticsError(
+                f"defocus {self.defocus_A} A, C3 {self.C3_mm} mm, C5 {self.C5_mm} mm: expected finite numbers"
+            )
 
     @property
     def wavelength_A(self) -> float:

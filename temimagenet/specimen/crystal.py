@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,7 @@ __all__ = [
     "ProjectedCrystal",
     "defective",
     "displacements_A",
+    "equivalent_zones",
     "orient",
     "parse_zone",
     "project",
@@ -47,6 +49,7 @@ MOST_ATOMS = 4000
 
 _SAME_SITE_A = 1e-3
 _SYMMETRY_A = 1e-2
+_MOST_SYMMETRIC = 200
 
 
 def structure_from_text(text: str) -> Atoms:
@@ -122,6 +125,36 @@ def parse_zone(zone: str | Sequence[int]) -> tuple[int, int, int]:
         raise SpecimenError("zone axis [000] does not exist: at least one index must differ from 0")
     divisor = int(np.gcd.reduce([u, v, w]))
     return u // divisor, v // divisor, w // divisor
+
+
+def equivalent_zones(atoms: Atoms, zone: tuple[int, int, int]) -> tuple[tuple[int, int, int], ...]:
+    """Other zone axes that a crystal's symmetry turns [uvw] into, mirrors included: their images differ in axes only.
+
+    Told of conventional or reduced cells of up to 200 atoms; of others, and of layers, none.
+    """
+    if not atoms.pbc.all() or len(atoms) > _MOST_SYMMETRIC:
+        return ()
+    cell, place, numbers = atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers
+    metric = cell @ cell.T
+    steps = np.array(list(np.ndindex(3, 3, 3))) - 1
+    norms = np.einsum("ni,ij,nj->n", steps, metric, steps)
+    alike = [steps[np.abs(norms - metric[i, i]) < 1e-3] for i in range(3)]
+    rarest = min(np.unique(numbers).tolist(), key=lambda n: int((numbers == n).sum()))
+    targets = np.flatnonzero(numbers == rarest)
+    found = set()
+    for rows in product(*alike):
+        turn = np.array(rows)
+        if np.abs(turn @ metric @ turn.T - metric).max() > 1e-3:
+            continue
+        turned = place @ turn
+        for target in targets:
+            delta = (turned + place[target] - turned[targets[0]])[:, None] - place[None]
+            apart = np.linalg.norm((delta - np.rint(delta)) @ cell, axis=-1)
+            apart[numbers[:, None] != numbers[None]] = np.inf
+            if apart.min(axis=1).max() < _SYMMETRY_A:
+                found.add(tuple(int(v) for v in np.array(zone) @ turn))
+                break
+    return tuple(sorted((u, v, w) for u, v, w in found - {zone}))
 
 
 def orient(atoms: Atoms, zone: tuple[int, int, int]) -> Atoms:

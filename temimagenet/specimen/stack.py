@@ -74,7 +74,13 @@ def lone_stack(
     numbers: Int[NDArray[np.int64], "N"],
     u_A: Float[NDArray[np.float64], "N"],
 ) -> Stack:
-    """A stack that is its own lateral cell and does not repeat along the beam: a particle in vacuum, a film."""
+    """A stack that is its own lateral cell and does not repeat along the beam: a particle in vacuum, a film.
+
+    Raises:
+        SpecimenError: there is no atom, or a position or displacement is not finite.
+    """
+    if len(xyz_A) == 0 or not (np.isfinite(xyz_A).all() and np.isfinite(u_A).all()):
+        raise SpecimenError(f"{name}: expected one atom or more, with finite positions and displacements")
     height = xyz_A[:, 2] - xyz_A[:, 2].min()
     whole = (PlaneOperation(np.eye(2), np.zeros(2)),)
     return Stack(name, cell_A, cell_A, np.eye(2, dtype=np.int64), xyz_A[:, :2], height, numbers, u_A, None, 0.0, whole)

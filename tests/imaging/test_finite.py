@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from temimagenet.atlas import find_series
-from temimagenet.errors import OpticsError, SpecimenError
+from temimagenet.errors import DeviceError, OpticsError, SpecimenError
 from temimagenet.imaging.finite import film_series, particle_series
 from temimagenet.imaging.fourier import FourierImage, derivatives, evaluate, half_plane_indices, in_vacuum
 from temimagenet.imaging.linear import fourier_image
@@ -243,3 +243,22 @@ def test_what_cannot_be_imaged_is_told():
         film_series(stack, [CONDITIONS[1]], DETECTOR)
     with pytest.raises(SpecimenError, match="square cell"):
         particle_series(replace(stack, cell_A=np.diag([9.0, 8.0])), [CONDITIONS[1]], DETECTOR, configurations=1)
+    for count in (0, 1.5, np.nan, None):
+        with pytest.raises(OpticsError, match="configurations: expected a whole number"):
+            particle_series(stack, [CONDITIONS[1]], DETECTOR, configurations=count)
+    for bad in ({"window_A": np.nan}, {"window_A": np.inf}, {"window_A": 0.0}, {"batch_MB": 0.0}, {"batch_MB": np.nan}):
+        with pytest.raises(OpticsError, match=r"expected above 0"):
+            particle_series(stack, [CONDITIONS[1]], DETECTOR, configurations=1, **bad)
+    with pytest.raises(OpticsError, match="seed -1"):
+        particle_series(stack, [CONDITIONS[1]], DETECTOR, configurations=1, seed=-1)
+    with pytest.raises(DeviceError, match="'gpu'"):
+        particle_series(stack, [CONDITIONS[1]], DETECTOR, configurations=1, device="gpu")
+    for series_of in (
+        lambda: film_series(stack, [], DETECTOR),
+        lambda: particle_series(stack, [], DETECTOR, configurations=1),
+    ):
+        with pytest.raises(OpticsError, match="expected one energy"):
+            series_of()
+    for xyz in (np.zeros((0, 3)), np.array([[np.nan, 0.0, 0.0]])):
+        with pytest.raises(SpecimenError, match="one atom or more"):
+            lone_stack("film", 9.0 * np.eye(2), xyz, np.full(len(xyz), 14), np.full(len(xyz), 0.07))

@@ -9,16 +9,19 @@ import torch
 from ase.spacegroup import crystal
 from scipy import stats
 
-from temimagenet.errors import OpticsError
+from temimagenet.errors import DeviceError, OpticsError, SpecimenError
 from temimagenet.imaging.fourier import half_plane_indices
 from temimagenet.imaging.linear import fourier_image
 from temimagenet.imaging.multislice import (
     Accuracy,
     BeamPairs,
     Grid,
+    Series,
     _configuration,
     _series,
     beam_pairs,
+    estimate_seconds,
+    fast_length,
     interaction_rad_per_VA,
     projected_potential_VA,
     scatter,
@@ -460,3 +463,72 @@ def test_bad_input_is_told():
         beam_pairs(stack, 200.0, 20.0, DETECTOR, [40.0, 20.0])
     with pytest.raises(OpticsError, match="at most 10"):
         beam_pairs(stack, 200.0, 10.0, DETECTOR, [20.0], watch=[CONDITIONS[1]])
+    with pytest.raises(OpticsError, match="seed -1"):
+        beam_pairs(stack, 200.0, 10.0, DETECTOR, [20.0], seed=-1)
+    with pytest.raises(OpticsError, match="0 to below 1"):
+        beam_pairs(stack, 200.0, 10.0, DETECTOR, [20.0], start=1.0)
+    for work in (
+        lambda: beam_pairs(stack, 200.0, 10.0, DETECTOR, [20.0], device="gpu"),
+        lambda: estimate_seconds(stack, 200.0, 10.0, DETECTOR, [20.0], Accuracy(), "gpu"),
+    ):
+        with pytest.raises(DeviceError, match="'gpu'"):
+            work()
+    for slice_A in (0.0, -1.0, np.nan):
+        with pytest.raises(OpticsError, match="slices of"):
+            slices(stack, slice_A)
+    with pytest.raises(OpticsError, match="beam energy"):
+        interaction_rad_per_VA(-1.0)
+    with pytest.raises(OpticsError, match="distances"):
+        projected_potential_VA(14, np.array([0.0, 1.0]))
+    with pytest.raises(SpecimenError, match="atomic number 0"):
+        projected_potential_VA(0, np.array([1.0]))
+    with pytest.raises(OpticsError, match="frequencies"):
+        transmission_factor_A2(14, 200.0, np.array([np.nan]))
+    with pytest.raises(OpticsError, match="points"):
+        fast_length(np.inf)
+    for cell, limit in ((np.eye(2), np.nan), (np.eye(2), 0.0), (np.ones((2, 2)), 1.0)):
+        with pytest.raises(OpticsError, match="band limit"):
+            Grid.for_band(cell, limit)
+
+
+@pytest.mark.parametrize(
+    "ladder", [[], [-1.0], [0.0, 4.0], [np.nan], [4.0, np.nan], [np.inf], [4.0, 4.0], 4.0, None, ["thin"], [[4.0]]]
+)
+def test_a_ladder_that_is_none_is_told(ladder):
+    stack = crystal_stack(material("Si").atoms(), (1, 1, 0))
+    with pytest.raises(OpticsError, match="rising lengths"):
+        beam_pairs(stack, 200.0, 20.0, DETECTOR, ladder)
+
+
+@pytest.mark.parametrize("thickness_A", [-1.0, 0.0, np.nan, np.inf, None, 9.0])
+def test_a_thickness_outside_the_ladder_is_told(thickness_A):
+    hk = half_plane_indices(np.eye(2), 0.5)
+    table = Series(np.eye(2), hk, np.array([8.0]), np.ones((1, len(hk)), dtype=complex), np.zeros((1, len(hk))))
+    with pytest.raises(OpticsError, match="reaches from 0 to 8 A"):
+        table.image(thickness_A)
+    for size in (-1.0, np.nan, np.inf):
+        with pytest.raises(OpticsError, match="source size"):
+            table.image(8.0, size)
+        with pytest.raises(OpticsError, match="source size"):
+            table.error_of_image(size)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("band", (np.nan, np.inf, 0.9, "wide", None)),
+        ("slice_A", (np.nan, np.inf, 0.0, -1.0)),
+        ("supercell_A", (np.nan, np.inf, 0.0, 1e3)),
+        ("tolerance", (np.nan, np.inf, 0.0, -0.01)),
+        ("offsets", (0, 1.5, np.nan, True)),
+        ("least_sweeps", (0, 2.0, np.inf, 25)),
+        ("most_sweeps", (0, np.nan, -3)),
+        ("most_thin_sweeps", (-1, np.nan, 1.5)),
+        ("vibrations", ("no", 1, None)),
+        ("double", (0, np.nan)),
+    ],
+)
+def test_an_accuracy_that_is_none_names_its_field(name, values):
+    for value in values:
+        with pytest.raises(OpticsError, match=f"accuracy (least_sweeps .* )?{name} .*(: expected|$)"):
+            Accuracy(**{name: value})

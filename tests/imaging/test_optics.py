@@ -131,8 +131,12 @@ def test_annular_cross_section_equals_abtems_parametrisation_summed_on_a_grid(sy
 
 
 @pytest.mark.parametrize(
-    "bad", [{"energy_keV": -1.0}, {"aperture_mrad": 0.0}, {"source_size_A": -0.1}, {"energy_keV": float("nan")}]
-)
+    "bad",
+    [
+        {"energy_keV": -1.0}, {"aperture_mrad": 0.0}, {"source_size_A": -0.1}, {"energy_keV": np.nan},
+        {"source_size_A": np.inf}, {"defocus_A": np.nan}, {"C3_mm": np.inf}, {"C5_mm": -np.inf},
+    ],
+)  # fmt: skip
 def test_impossible_optics_are_refused(bad):
     with pytest.raises(OpticsError):
         Optics(**{"energy_keV": 200.0, "aperture_mrad": 20.0} | bad)
@@ -141,6 +145,9 @@ def test_impossible_optics_are_refused(bad):
 def test_detector_angles_must_rise():
     with pytest.raises(OpticsError, match="inner < outer"):
         Detector(196.0, 98.0)
+    for outer in (np.nan, np.inf):
+        with pytest.raises(OpticsError, match="inner < outer"):
+            Detector(98.0, outer)
 
 
 def test_mask_radius_is_the_paper_formula():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from temimagenet.errors import SpecimenError
 from temimagenet.specimen import MATERIALS, material, orient, parse_zone, project, read_structure, structure_from_text
-from temimagenet.specimen.crystal import defective, strained
+from temimagenet.specimen.crystal import defective, equivalent_zones, strained
 
 
 def by_hand(atoms: Atoms, zone: tuple[int, int, int]) -> list[tuple[int, float, float]]:
@@ -306,3 +306,22 @@ def test_cells_of_many_atoms_are_handled_and_of_too_many_refused(tmp_path):
     write(path, small * (11, 11, 11))
     with pytest.raises(SpecimenError, match="5324 atoms"):
         read_structure(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "zone", "count"),
+    [
+        ("SrTiO3", (0, 0, 1), 6), ("Pt", (1, 1, 1), 8), ("Pt", (1, 2, 3), 48), ("Si", (1, 1, 0), 12),
+        ("TiO2", (1, 0, 0), 4), ("TiO2", (0, 0, 1), 2), ("DyScO3", (1, 1, 0), 4), ("GaN", (1, 0, 0), 6),
+        ("GaN", (0, 0, 1), 1), ("LiCoO2", (0, 0, 1), 2), ("graphene", (0, 0, 1), 1),
+    ],
+)  # fmt: skip
+def test_zones_of_a_form_are_those_of_the_point_group(name, zone, count):
+    """Counts from the orders of m-3m, 4/mmm, mmm, 6mm and -3m; GaN [001] is polar, a layer has one zone."""
+    others = equivalent_zones(material(name).atoms(), zone)
+    assert len({zone, *others}) == count == len(others) + 1
+    # The projections of a form have the same area and the same columns.
+    for other in others[:3]:
+        one, two = (project(material(name).atoms(), z) for z in (zone, other))
+        assert abs(np.linalg.det(one.cell_A)) == pytest.approx(abs(np.linalg.det(two.cell_A)), rel=1e-6)
+        np.testing.assert_allclose(np.sort(one.amount), np.sort(two.amount), rtol=1e-6)
