@@ -7,8 +7,9 @@ Modulation Theory I (1968), sec. 2.4.3; Rockah & Schultheiss, IEEE Trans. ASSP 3
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -41,6 +42,9 @@ REACH_A = 8.0
 
 DRAWS = 8
 """Draws of the row displacements over which the hybrid bound averages."""
+
+_TILE_A, _TILE_PX = 4.0, 64
+"""Edge of the tiles in which information is summed, and the most pixels of it."""
 
 DARKEST = 1e-6
 """Least expected counts of a pixel, as a share of the largest: where tails are cut off nothing may be left."""
@@ -137,13 +141,33 @@ class ImageModel:
             the pixel's own row, in which all spots take part, known ones included.
         """
         rows, columns = self.shape
-        p = self.pixel_size_A
-        shift = np.zeros((rows, 2)) if row_shift_A is None else row_shift_A
-        count = self.columns
+        total, moved, parts = self.parts(np.zeros((rows, 2)) if row_shift_A is None else row_shift_A)
+        count, everywhere = self.columns, np.arange(rows * columns)
+        pixel_parts, column_parts, value_parts = [], [], []
+        for part in parts:
+            pixels = (np.arange(rows)[part.rows, None] * columns + np.arange(columns)[part.columns]).ravel()
+            for offset, values in zip((0, count, 2 * count), part.values, strict=True):
+                pixel_parts.append(pixels)
+                column_parts.append(np.full(len(pixels), offset + part.column))
+                value_parts.append(values.ravel())
+        for offset, values in enumerate((np.ones((rows, columns)), *moved)):
+            pixel_parts.append(everywhere)
+            column_parts.append(np.full(len(everywhere), 3 * count + offset))
+            value_parts.append(values.ravel())
+        indices = (np.concatenate(pixel_parts), np.concatenate(column_parts))
+        matrix = coo_array((np.concatenate(value_parts), indices), shape=(rows * columns, 3 * count + 3))
+        return total, matrix.tocsr()
+
+    def parts(
+        self, row_shift_A: Float[NDArray[np.float64], "rows 2"]
+    ) -> tuple[Float[NDArray[np.float64], "rows columns"], Float[NDArray[np.float64], "2 rows columns"], list[_Part]]:
+        """The same in pieces: counts, their derivatives by the row's dx and dy, and those by each unknown spot."""
+        rows, columns = self.shape
+        p, shift = self.pixel_size_A, row_shift_A
         tables = [_Table(profile) for profile in self.profiles]
         total = self.background_counts.astype(np.float64).copy()
         moved = np.zeros((2, rows, columns))
-        pixel_parts, column_parts, value_parts = [], [], []
+        parts = []
         for (x, y), counts, column, kind in zip(
             self.site_xy_A, self.site_counts, self.site_column, self.site_profile, strict=True
         ):
@@ -158,26 +182,25 @@ class ImageModel:
             total[i, j] += value
             moved[0, i, j] -= by_x
             moved[1, i, j] -= by_y
-            if column < 0:
+            near = slice(*_span(y, p, rows, SEEN_A)), slice(*_span(x, p, columns, SEEN_A))
+            if column < 0 or near[0].start >= near[0].stop or near[1].start >= near[1].stop:
                 continue
-            inner = slice(*_span(y, p, rows, SEEN_A)), slice(*_span(x, p, columns, SEEN_A))
             here = (
-                slice(inner[0].start - i.start, inner[0].stop - i.start),
-                slice(inner[1].start - j.start, inner[1].stop - j.start),
+                slice(near[0].start - i.start, near[0].stop - i.start),
+                slice(near[1].start - j.start, near[1].stop - j.start),
             )
-            pixels = np.arange(*inner[0].indices(rows))[:, None] * columns + np.arange(*inner[1].indices(columns))
-            for offset, part in ((0, by_x), (count, by_y), (2 * count, value)):
-                pixel_parts.append(pixels.ravel())
-                column_parts.append(np.full(pixels.size, offset + column))
-                value_parts.append(part[here].ravel())
-        everywhere = np.arange(rows * columns)
-        for offset, part in ((0, np.ones(rows * columns)), (1, moved[0].ravel()), (2, moved[1].ravel())):
-            pixel_parts.append(everywhere)
-            column_parts.append(np.full(len(everywhere), 3 * count + offset))
-            value_parts.append(part)
-        indices = (np.concatenate(pixel_parts), np.concatenate(column_parts))
-        matrix = coo_array((np.concatenate(value_parts), indices), shape=(rows * columns, 3 * count + 3))
-        return total, matrix.tocsr()
+            parts.append(_Part(int(column), *near, np.stack([by_x[here], by_y[here], value[here]])))
+        return total, moved, parts
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Derivatives by x, y and the logarithm of the intensity of a spot of a column, on the pixels that see it."""
+
+    column: int
+    rows: slice
+    columns: slice
+    values: Float[NDArray[np.float64], "3 h w"]
 
 
 class _Table:
@@ -311,6 +334,34 @@ class Bound:
         return deviation
 
 
+def _tiles(
+    model: ImageModel, parts: list[_Part]
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.int64], NDArray[np.float64]]]:
+    """The image in tiles: pixels, which unknowns they see, and the (unknowns, h, w) derivatives by those.
+
+    A tile sees few columns: dense products of those are many times as fast as sparse ones of the whole image.
+    """
+    rows, columns = model.shape
+    edge = min(_TILE_PX, int(np.ceil(_TILE_A / model.pixel_size_A)))
+    spans = np.array([(p.rows.start, p.rows.stop, p.columns.start, p.columns.stop) for p in parts]).reshape(-1, 4)
+    for i, j in product(range(0, rows, edge), range(0, columns, edge)):
+        tile = slice(i, min(i + edge, rows)), slice(j, min(j + edge, columns))
+        meets = (spans[:, 0] < tile[0].stop) & (spans[:, 1] > i) & (spans[:, 2] < tile[1].stop) & (spans[:, 3] > j)
+        seen = [parts[k] for k in np.flatnonzero(meets)]
+        names = np.unique([part.column for part in seen]).astype(np.int64)
+        unknown = np.zeros((3 * len(names) + 1, tile[0].stop - i, tile[1].stop - j))
+        by_column = unknown[:-1].reshape(3, len(names), *unknown.shape[1:])
+        for part in seen:
+            top, left = max(i, part.rows.start), max(j, part.columns.start)
+            low, right = min(tile[0].stop, part.rows.stop), min(tile[1].stop, part.columns.stop)
+            by_column[:, np.searchsorted(names, part.column), top - i : low - i, left - j : right - j] += part.values[
+                :, top - part.rows.start : low - part.rows.start, left - part.columns.start : right - part.columns.start
+            ]
+        unknown[-1] = 1.0
+        k = model.columns
+        yield tile, np.concatenate([names, names + k, names + 2 * k, [3 * k]]), unknown
+
+
 def hybrid_bound(
     model: ImageModel,
     row_sigma_A: Float[NDArray[np.float64], "rows 2"] | None = None,
@@ -333,7 +384,7 @@ def hybrid_bound(
     Raises:
         OpticsError: no column lies on the image, no pixel expects counts, or sigma is negative.
     """
-    rows, columns = model.shape
+    rows = model.shape[0]
     if model.columns == 0:
         raise OpticsError("no column lies on the image: nothing to bound")
     sigma = np.zeros((rows, 2)) if row_sigma_A is None else np.asarray(row_sigma_A, dtype=np.float64)
@@ -347,23 +398,18 @@ def hybrid_bound(
     mixed = np.zeros((size, 2, rows))
     own = np.zeros((rows, 2, 2))
     for _ in range(count):
-        expected, matrix = model.expected(generator.standard_normal((rows, 2)) * sigma)
+        expected, moved, parts = model.parts(generator.standard_normal((rows, 2)) * sigma)
         if not expected.max() > 0.0:
             raise OpticsError("no pixel expects any counts: nothing to bound")
         root = np.sqrt(np.maximum(expected, DARKEST * expected.max()))
-        for i in range(rows):
-            # A row sees few columns: dense products of those are ten times as fast as sparse ones of all.
-            part = matrix[i * columns : (i + 1) * columns]
-            seen = np.zeros(size + 2, dtype=bool)
-            seen[part.indices] = True
-            dense = np.zeros((columns, int(seen.sum())))
-            dense[np.repeat(np.arange(columns), np.diff(part.indptr)), (np.cumsum(seen) - 1)[part.indices]] = part.data
-            dense /= root[i][:, None]
-            product = dense.T @ dense
-            used = np.flatnonzero(seen[:size])
-            direct[np.ix_(used, used)] += product[:-2, :-2]
-            mixed[used, :, i] += product[:-2, -2:]
-            own[i] += product[-2:, -2:]
+        moved /= root
+        own += np.einsum("xij,yij->ixy", moved, moved)
+        for tile, used, unknown in _tiles(model, parts):
+            unknown /= root[tile]
+            flat = unknown.reshape(len(used), -1)
+            direct[np.ix_(used, used)] += flat @ flat.T
+            by_row = unknown.transpose(1, 0, 2) @ moved[:, *tile].transpose(1, 2, 0)
+            mixed[used, :, tile[0]] += by_row.transpose(1, 2, 0)
     direct, mixed, own = direct / count, mixed / count, own / count
     # A component that cannot move gets an infinite precision.
     precision = np.where(live, 1.0 / np.where(live, sigma, 1.0) ** 2, np.inf)
