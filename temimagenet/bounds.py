@@ -141,7 +141,7 @@ class ImageModel:
             the pixel's own row, in which all spots take part, known ones included.
         """
         rows, columns = self.shape
-        total, moved, parts = self.parts(np.zeros((rows, 2)) if row_shift_A is None else row_shift_A)
+        total, moved, parts = self._parts(np.zeros((rows, 2)) if row_shift_A is None else row_shift_A)
         count, everywhere = self.columns, np.arange(rows * columns)
         pixel_parts, column_parts, value_parts = [], [], []
         for part in parts:
@@ -158,10 +158,10 @@ class ImageModel:
         matrix = coo_array((np.concatenate(value_parts), indices), shape=(rows * columns, 3 * count + 3))
         return total, matrix.tocsr()
 
-    def parts(
+    def _parts(
         self, row_shift_A: Float[NDArray[np.float64], "rows 2"]
     ) -> tuple[Float[NDArray[np.float64], "rows columns"], Float[NDArray[np.float64], "2 rows columns"], list[_Part]]:
-        """The same in pieces: counts, their derivatives by the row's dx and dy, and those by each unknown spot."""
+        """The same in pieces: counts, their derivatives by the row's dx and dy, and those by each spot of a column."""
         rows, columns = self.shape
         p, shift = self.pixel_size_A, row_shift_A
         tables = [_Table(profile) for profile in self.profiles]
@@ -398,7 +398,7 @@ def hybrid_bound(
     mixed = np.zeros((size, 2, rows))
     own = np.zeros((rows, 2, 2))
     for _ in range(count):
-        expected, moved, parts = model.parts(generator.standard_normal((rows, 2)) * sigma)
+        expected, moved, parts = model._parts(generator.standard_normal((rows, 2)) * sigma)
         if not expected.max() > 0.0:
             raise OpticsError("no pixel expects any counts: nothing to bound")
         root = np.sqrt(np.maximum(expected, DARKEST * expected.max()))

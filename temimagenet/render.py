@@ -335,7 +335,7 @@ def render(
         device: where images and maps are computed and stay.
         engine: "linear", or "multislice" for specimens of which the atlas has a table.
         quantised: round intensity maps to the 16-bit steps in which a library stores them.
-        bounds: work out `columns.crlb_A` (`with_bounds`): seconds a sample, a hundred times the rest.
+        bounds: work out `columns.crlb_A` (`with_bounds`): some two seconds a sample, a hundred times the rest.
 
     Returns:
         One `Sample` for each spec.
