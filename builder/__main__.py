@@ -27,17 +27,18 @@ console = Console()
 
 RecipeName = Annotated[str, typer.Argument(help="A preset (demo, v1) or the path of a recipe in TOML.")]
 Dense = Annotated[bool, typer.Option("--dense", help="Store all ten labels, for readers in other languages.")]
+Bounds = Annotated[bool, typer.Option("--bounds", help="Store each column's Cramer-Rao bound: seconds an image.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes on this machine; all cores unless given.")]
 
 
 @app.command()
-def plan(recipe: RecipeName, dense: Dense = False, workers: Workers = None) -> None:
+def plan(recipe: RecipeName, dense: Dense = False, bounds: Bounds = False, workers: Workers = None) -> None:
     """Tell samples, bytes and expected time of a recipe without rendering it."""
     import os
 
     processes = workers or os.cpu_count() or 1
     loaded = load_recipe(recipe)
-    told = estimate(loaded, dense=dense, workers=processes)
+    told = estimate(loaded, dense=dense, bounds=bounds, workers=processes)
     table = Table(title=f"recipe {loaded.name}, {'dense' if dense else 'compact'}", show_header=False)
     table.add_row("entries", str(len(loaded.entries)))
     table.add_row("samples", f"{told.samples:,}")
@@ -52,17 +53,18 @@ def render(
     recipe: RecipeName,
     out: Annotated[Path | None, typer.Option(help="The library's folder; build/library/NAME unless given.")] = None,
     dense: Dense = False,
+    bounds: Bounds = False,
     workers: Workers = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to render on.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would take.")] = False,
 ) -> None:
     """Render a library. Run again after an interruption, it goes on where it stopped."""
     if dry_run:
-        plan(recipe, dense, workers)
+        plan(recipe, dense, bounds, workers)
         return
     loaded = load_recipe(recipe)
     root = out or Path("build/library") / loaded.name
-    manifest = render_library(loaded, root, dense=dense, workers=workers, scheduler=scheduler)
+    manifest = render_library(loaded, root, dense=dense, bounds=bounds, workers=workers, scheduler=scheduler)
     facts = json.loads(manifest.read_text(encoding="utf-8"))
     size = sum(file["bytes"] for file in facts["files"].values())
     console.print(f"{facts['samples']:,} samples, {size / 1e6:,.0f} MB, checksums in {manifest}")

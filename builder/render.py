@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster, as_completed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from temimagenet.recipe import Recipe, sample_spec
-from temimagenet.render import render
+from temimagenet.render import render, with_bounds
 from temimagenet.storage import finish_library, plan_library, render_shard, shard_is_done
 from temimagenet.storage.shard import DENSE_MAPS
 
@@ -36,13 +36,13 @@ class Estimate:
     seconds: float
 
 
-def estimate(recipe: Recipe, *, dense: bool, workers: int, trial: int = 24) -> Estimate:
+def estimate(recipe: Recipe, *, dense: bool, workers: int, bounds: bool = False, trial: int = 24) -> Estimate:
     """Estimate by rendering and compressing a few samples spread over the recipe, in this process."""
     import tempfile
 
     from temimagenet.storage import write_shard
 
-    tasks = plan_library(recipe, dense=dense)
+    tasks = plan_library(recipe, dense=dense, bounds=bounds)
     count = min(trial, recipe.samples)
     labels = DENSE_MAPS if dense else ("noNoise", "noBackgroundnoNoise")
     specs = [sample_spec(recipe, i) for i in range(count)]
@@ -55,7 +55,14 @@ def estimate(recipe: Recipe, *, dense: bool, workers: int, trial: int = 24) -> E
         seconds = (time.perf_counter() - start) / count
         size = sum(file.stat().st_size for file in Path(folder).iterdir()) / count
     total = sum(len(task.indices) for task in tasks)
-    return Estimate(total, len(tasks), size * total, seconds * total / workers)
+    seconds *= total
+    if bounds:
+        start = time.perf_counter()
+        for sample in samples:
+            with_bounds(sample)
+        each = (time.perf_counter() - start) / count
+        seconds += each * sum(len(task.indices) for task in tasks if task.bounds)
+    return Estimate(total, len(tasks), size * total, seconds / workers)
 
 
 def render_library(
@@ -63,6 +70,7 @@ def render_library(
     root: Path,
     *,
     dense: bool = False,
+    bounds: bool = False,
     workers: int | None = None,
     scheduler: str | None = None,
     samples_per_shard: int | None = None,
@@ -73,6 +81,7 @@ def render_library(
         recipe: what to render.
         root: the library's folder.
         dense: store every map.
+        bounds: store the columns' bounds with linear images.
         workers: processes on this machine; all cores unless told.
         scheduler: address of a Dask scheduler to use instead; its workers must see `root` at the same path.
         samples_per_shard: samples in a shard, for tests and small libraries.
@@ -84,7 +93,7 @@ def render_library(
         TEMImageNetError: a sample cannot be rendered or the disk is full; finished shards stay and a rerun goes on.
     """
     root = root.resolve()
-    tasks = plan_library(recipe, dense=dense, samples_per_shard=samples_per_shard)
+    tasks = plan_library(recipe, dense=dense, bounds=bounds, samples_per_shard=samples_per_shard)
     root.mkdir(parents=True, exist_ok=True)
     waiting = [task for task in tasks if not shard_is_done(task, root)]
     processes = min(workers or os.cpu_count() or 1, max(len(waiting), 1))

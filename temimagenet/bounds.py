@@ -7,8 +7,9 @@ Modulation Theory I (1968), sec. 2.4.3; Rockah & Schultheiss, IEEE Trans. ASSP 3
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,9 +19,10 @@ from scipy.sparse import coo_array, csr_array
 from scipy.special import j0, j1
 
 from temimagenet.errors import OpticsError
-from temimagenet.imaging.linear import site_weights_A2
+from temimagenet.imaging.linear import Contrast, site_weights_A2
 from temimagenet.imaging.optics import Detector, Optics
 from temimagenet.imaging.scan import Scan, lattice_images
+from temimagenet.imaging.scattering import electron_scattering_factor_A
 from temimagenet.specimen.specimen import Specimen
 
 __all__ = ["Bound", "ImageModel", "Profile", "gaussian_profile", "hybrid_bound", "image_model", "spot_profile"]
@@ -37,6 +39,15 @@ SEEN_A = 4.0
 
 REACH_A = 8.0
 """How far a column's spot is followed; the tails of the probe beyond it are left out."""
+
+DRAWS = 8
+"""Draws of the row displacements over which the hybrid bound averages."""
+
+_TILE_A, _TILE_PX = 4.0, 64
+"""Edge of the tiles in which information is summed, and the most pixels of it."""
+
+DARKEST = 1e-6
+"""Least expected counts of a pixel, as a share of the largest: where tails are cut off nothing may be left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +73,22 @@ def gaussian_profile(sigma_A: float) -> Profile:
     return Profile(value, lambda r: -r / sigma_A**2 * value(r))
 
 
-def spot_profile(optics: Optics, u_A: float) -> Profile:
-    """The spot that an atom with thermal displacement u per axis leaves in a linear `adf` image.
+def spot_profile(optics: Optics, u_A: float, potential_of: int = 0) -> Profile:
+    """The spot that an atom with thermal displacement u per axis leaves in a linear image.
 
     The Hankel transform of OTF(q) exp(-2 pi^2 u^2 q^2), source included, and its derivative, as splines.
+
+    Args:
+        optics: probe and source.
+        u_A: thermal displacement.
+        potential_of: atomic number whose f_e(q) / f_e(0) shapes the spot, too (`potential` contrast); 0 is none.
     """
     nodes, weights = np.polynomial.legendre.leggauss(512)
     q = 0.5 * optics.q_max_per_A * (nodes + 1.0)
     kernel = np.pi * optics.q_max_per_A * weights * q * optics.otf(q) * np.exp(-2.0 * np.pi**2 * u_A**2 * q**2)
+    if potential_of:
+        factor = electron_scattering_factor_A(potential_of, np.append(0.0, q))
+        kernel *= factor[1:] / factor[0]
     r = np.linspace(0.0, REACH_A + 1.0, 1201)
     value = CubicSpline(r, j0(2.0 * np.pi * np.outer(r, q)) @ kernel)
     slope = CubicSpline(r, -j1(2.0 * np.pi * np.outer(r, q)) @ (2.0 * np.pi * q * kernel))
@@ -122,13 +141,33 @@ class ImageModel:
             the pixel's own row, in which all spots take part, known ones included.
         """
         rows, columns = self.shape
-        p = self.pixel_size_A
-        shift = np.zeros((rows, 2)) if row_shift_A is None else row_shift_A
-        count = self.columns
+        total, moved, parts = self._parts(np.zeros((rows, 2)) if row_shift_A is None else row_shift_A)
+        count, everywhere = self.columns, np.arange(rows * columns)
+        pixel_parts, column_parts, value_parts = [], [], []
+        for part in parts:
+            pixels = (np.arange(rows)[part.rows, None] * columns + np.arange(columns)[part.columns]).ravel()
+            for offset, values in zip((0, count, 2 * count), part.values, strict=True):
+                pixel_parts.append(pixels)
+                column_parts.append(np.full(len(pixels), offset + part.column))
+                value_parts.append(values.ravel())
+        for offset, values in enumerate((np.ones((rows, columns)), *moved)):
+            pixel_parts.append(everywhere)
+            column_parts.append(np.full(len(everywhere), 3 * count + offset))
+            value_parts.append(values.ravel())
+        indices = (np.concatenate(pixel_parts), np.concatenate(column_parts))
+        matrix = coo_array((np.concatenate(value_parts), indices), shape=(rows * columns, 3 * count + 3))
+        return total, matrix.tocsr()
+
+    def _parts(
+        self, row_shift_A: Float[NDArray[np.float64], "rows 2"]
+    ) -> tuple[Float[NDArray[np.float64], "rows columns"], Float[NDArray[np.float64], "2 rows columns"], list[_Part]]:
+        """The same in pieces: counts, their derivatives by the row's dx and dy, and those by each spot of a column."""
+        rows, columns = self.shape
+        p, shift = self.pixel_size_A, row_shift_A
         tables = [_Table(profile) for profile in self.profiles]
         total = self.background_counts.astype(np.float64).copy()
         moved = np.zeros((2, rows, columns))
-        pixel_parts, column_parts, value_parts = [], [], []
+        parts = []
         for (x, y), counts, column, kind in zip(
             self.site_xy_A, self.site_counts, self.site_column, self.site_profile, strict=True
         ):
@@ -143,26 +182,25 @@ class ImageModel:
             total[i, j] += value
             moved[0, i, j] -= by_x
             moved[1, i, j] -= by_y
-            if column < 0:
+            near = slice(*_span(y, p, rows, SEEN_A)), slice(*_span(x, p, columns, SEEN_A))
+            if column < 0 or near[0].start >= near[0].stop or near[1].start >= near[1].stop:
                 continue
-            inner = slice(*_span(y, p, rows, SEEN_A)), slice(*_span(x, p, columns, SEEN_A))
             here = (
-                slice(inner[0].start - i.start, inner[0].stop - i.start),
-                slice(inner[1].start - j.start, inner[1].stop - j.start),
+                slice(near[0].start - i.start, near[0].stop - i.start),
+                slice(near[1].start - j.start, near[1].stop - j.start),
             )
-            pixels = np.arange(*inner[0].indices(rows))[:, None] * columns + np.arange(*inner[1].indices(columns))
-            for offset, part in ((0, by_x), (count, by_y), (2 * count, value)):
-                pixel_parts.append(pixels.ravel())
-                column_parts.append(np.full(pixels.size, offset + column))
-                value_parts.append(part[here].ravel())
-        everywhere = np.arange(rows * columns)
-        for offset, part in ((0, np.ones(rows * columns)), (1, moved[0].ravel()), (2, moved[1].ravel())):
-            pixel_parts.append(everywhere)
-            column_parts.append(np.full(len(everywhere), 3 * count + offset))
-            value_parts.append(part)
-        indices = (np.concatenate(pixel_parts), np.concatenate(column_parts))
-        matrix = coo_array((np.concatenate(value_parts), indices), shape=(rows * columns, 3 * count + 3))
-        return total, matrix.tocsr()
+            parts.append(_Part(int(column), *near, np.stack([by_x[here], by_y[here], value[here]])))
+        return total, moved, parts
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Derivatives by x, y and the logarithm of the intensity of a spot of a column, on the pixels that see it."""
+
+    column: int
+    rows: slice
+    columns: slice
+    values: Float[NDArray[np.float64], "3 h w"]
 
 
 class _Table:
@@ -199,8 +237,9 @@ def image_model(
     scan: Scan,
     dose_e_per_A2: float,
     background: Float[NDArray[np.float64], "rows columns"] | float = 0.0,
+    contrast: Contrast = "adf",
 ) -> ImageModel:
-    """The model of a linear `adf` image of a specimen: what `render` counts electrons of.
+    """The model of a linear image of a specimen: what `render` counts electrons of.
 
     Columns on the image and those up to 2 A beyond its edge are unknown. Farther ones are taken as known: no more than
     tails of them are seen.
@@ -212,13 +251,14 @@ def image_model(
         scan: the ideal scan.
         dose_e_per_A2: electrons per A^2.
         background: fraction of the beam, everywhere or for each pixel.
+        contrast: contrast of the linear engine.
 
     Raises:
         OpticsError: the dose is not positive, or no column lies on the image.
     """
     if not 0.0 < dose_e_per_A2 < np.inf:
         raise OpticsError(f"dose {dose_e_per_A2} e/A^2: expected above 0")
-    weights = site_weights_A2(specimen, optics, detector)
+    weights = site_weights_A2(specimen, optics, detector, contrast)
     # A column enters with all its sites, at the lattice image that each has next to it.
     offset = specimen.xy_A - specimen.column_xy_A[specimen.column]
     if specimen.cell_A is not None:
@@ -227,13 +267,16 @@ def image_model(
     column_xy, column_index = lattice_images(specimen.column_xy_A, specimen.cell_A, scan, REACH_A)
     p = scan.pixel_size_A
     high = (np.array(scan.shape[::-1]) - 0.5) * p
-    inside = ((column_xy >= -0.5 * p) & (column_xy < high)).all(axis=1)
+    # In pixels, as `Columns.inside` has it: the same columns to the last bit.
+    inside = ((column_xy / p >= -0.5) & (column_xy / p < np.array(scan.shape[::-1]) - 0.5)).all(axis=1)
     near = ((column_xy >= -0.5 * p - BEYOND_A) & (column_xy < high + BEYOND_A)).all(axis=1) & ~inside
     number = np.where(inside, np.cumsum(inside) - 1, -1)
     number[near] = int(inside.sum()) + np.arange(int(near.sum()))
     if not inside.any():
         raise OpticsError(f"{specimen.name}: no column lies on the image")
-    kinds, kind = np.unique(specimen.u_A, return_inverse=True)
+    shaped_by = specimen.numbers * (contrast == "potential")
+    kinds = sorted(set(zip(specimen.u_A.tolist(), shaped_by.tolist(), strict=True)))
+    kind = np.array([kinds.index(pair) for pair in zip(specimen.u_A.tolist(), shaped_by.tolist(), strict=True)])
     xy, counts, owner, profile = [], [], [], []
     for place, index, column in zip(column_xy, column_index, number, strict=True):
         sites = np.flatnonzero(specimen.column == index)
@@ -248,7 +291,7 @@ def image_model(
         np.concatenate(counts),
         np.concatenate(owner).astype(np.int64),
         np.concatenate(profile).astype(np.int64),
-        tuple(spot_profile(optics, float(u)) for u in kinds),
+        tuple(spot_profile(optics, u, number) for u, number in kinds),
         np.broadcast_to(np.asarray(background, dtype=np.float64) * dose_e_per_A2 * p**2, scan.shape),
         int(near.sum()),
     )
@@ -268,9 +311,12 @@ class Bound:
 
     @property
     def xy_A(self) -> Float[NDArray[np.float64], "K 2"]:
-        """(K, 2) standard deviations of x and y in angstrom: the absolute bound."""
-        deviation: NDArray[np.float64] = np.sqrt(np.diag(self.covariance)[: 2 * self.columns].reshape(2, -1).T)
-        return deviation
+        """(K, 2) standard deviations of x and y in angstrom: the absolute bound.
+
+        Infinite where rounding leaves no variance: columns so close that the image does not tell them apart.
+        """
+        variance = np.diag(self.covariance)[: 2 * self.columns].reshape(2, -1).T
+        return np.sqrt(np.where(variance > 0.0, variance, np.inf))
 
     @property
     def relative_xy_A(self) -> Float[NDArray[np.float64], "K 2"]:
@@ -288,11 +334,39 @@ class Bound:
         return deviation
 
 
+def _tiles(
+    model: ImageModel, parts: list[_Part]
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.int64], NDArray[np.float64]]]:
+    """The image in tiles: pixels, which unknowns they see, and the (unknowns, h, w) derivatives by those.
+
+    A tile sees few columns: dense products of those are many times as fast as sparse ones of the whole image.
+    """
+    rows, columns = model.shape
+    edge = min(_TILE_PX, int(np.ceil(_TILE_A / model.pixel_size_A)))
+    spans = np.array([(p.rows.start, p.rows.stop, p.columns.start, p.columns.stop) for p in parts]).reshape(-1, 4)
+    for i, j in product(range(0, rows, edge), range(0, columns, edge)):
+        tile = slice(i, min(i + edge, rows)), slice(j, min(j + edge, columns))
+        meets = (spans[:, 0] < tile[0].stop) & (spans[:, 1] > i) & (spans[:, 2] < tile[1].stop) & (spans[:, 3] > j)
+        seen = [parts[k] for k in np.flatnonzero(meets)]
+        names = np.unique([part.column for part in seen]).astype(np.int64)
+        unknown = np.zeros((3 * len(names) + 1, tile[0].stop - i, tile[1].stop - j))
+        by_column = unknown[:-1].reshape(3, len(names), *unknown.shape[1:])
+        for part in seen:
+            top, left = max(i, part.rows.start), max(j, part.columns.start)
+            low, right = min(tile[0].stop, part.rows.stop), min(tile[1].stop, part.columns.stop)
+            by_column[:, np.searchsorted(names, part.column), top - i : low - i, left - j : right - j] += part.values[
+                :, top - part.rows.start : low - part.rows.start, left - part.columns.start : right - part.columns.start
+            ]
+        unknown[-1] = 1.0
+        k = model.columns
+        yield tile, np.concatenate([names, names + k, names + 2 * k, [3 * k]]), unknown
+
+
 def hybrid_bound(
     model: ImageModel,
     row_sigma_A: Float[NDArray[np.float64], "rows 2"] | None = None,
     *,
-    draws: int = 8,
+    draws: int = DRAWS,
     rng: np.random.Generator | None = None,
 ) -> Bound:
     """The bound of a whole image under Poisson counts, with or without scan noise.
@@ -308,9 +382,9 @@ def hybrid_bound(
         rng: their source of randomness.
 
     Raises:
-        OpticsError: no column lies on the image, a pixel expects no counts at all, or sigma is negative.
+        OpticsError: no column lies on the image, no pixel expects counts, or sigma is negative.
     """
-    rows, columns = model.shape
+    rows = model.shape[0]
     if model.columns == 0:
         raise OpticsError("no column lies on the image: nothing to bound")
     sigma = np.zeros((rows, 2)) if row_sigma_A is None else np.asarray(row_sigma_A, dtype=np.float64)
@@ -324,19 +398,18 @@ def hybrid_bound(
     mixed = np.zeros((size, 2, rows))
     own = np.zeros((rows, 2, 2))
     for _ in range(count):
-        expected, matrix = model.expected(generator.standard_normal((rows, 2)) * sigma)
-        if expected.min() <= 0.0:
-            raise OpticsError("a pixel expects no counts: give the model a background")
-        weighted = matrix.multiply(1.0 / np.sqrt(expected).ravel()[:, None]).tocsr()
-        unknown, beam = weighted[:, :size], weighted[:, size:].toarray().reshape(rows, columns, 2)
-        direct += (unknown.T @ unknown).toarray()
-        own += np.einsum("ijx,ijy->ixy", beam, beam)
-        row_of = np.repeat(np.arange(rows), columns)
-        for axis in range(2):
-            gather = csr_array(
-                (beam[..., axis].ravel(), (np.arange(rows * columns), row_of)), shape=(rows * columns, rows)
-            )
-            mixed[:, axis] += (unknown.T @ gather).toarray()
+        expected, moved, parts = model._parts(generator.standard_normal((rows, 2)) * sigma)
+        if not expected.max() > 0.0:
+            raise OpticsError("no pixel expects any counts: nothing to bound")
+        root = np.sqrt(np.maximum(expected, DARKEST * expected.max()))
+        moved /= root
+        own += np.einsum("xij,yij->ixy", moved, moved)
+        for tile, used, unknown in _tiles(model, parts):
+            unknown /= root[tile]
+            flat = unknown.reshape(len(used), -1)
+            direct[np.ix_(used, used)] += flat @ flat.T
+            by_row = unknown.transpose(1, 0, 2) @ moved[:, *tile].transpose(1, 2, 0)
+            mixed[used, :, tile[0]] += by_row.transpose(1, 2, 0)
     direct, mixed, own = direct / count, mixed / count, own / count
     # A component that cannot move gets an infinite precision.
     precision = np.where(live, 1.0 / np.where(live, sigma, 1.0) ** 2, np.inf)

@@ -167,11 +167,12 @@ class OnTheFly(IterableDataset[Sample]):
         engine: "linear", or "multislice": samples of which the atlas has no table are left out.
         rank: number of this process among `world_size`; torch.distributed's where it runs.
         world_size: number of processes.
+        bounds: work out `columns.crlb_A` of every sample, seconds each; linear images only.
 
     Raises:
         RecipeError, SpecimenError: the source cannot be used.
         AtlasError: no multislice table exists for a crystal of the source.
-        DatasetError: unknown split or engine.
+        DatasetError: unknown split or engine, or bounds of multislice images.
         LabelError: unknown label.
     """
 
@@ -187,6 +188,7 @@ class OnTheFly(IterableDataset[Sample]):
         engine: Engine = "linear",
         rank: int | None = None,
         world_size: int | None = None,
+        bounds: bool = False,
     ) -> None:
         if split is not None and split not in TEMImageNet.splits:
             raise DatasetError(f"unknown split {split!r}: expected one of {', '.join(TEMImageNet.splits)}, or None")
@@ -202,6 +204,9 @@ class OnTheFly(IterableDataset[Sample]):
         self.engine: Engine = engine
         if engine not in get_args(Engine):
             raise DatasetError(f"unknown engine {engine!r}: expected one of {', '.join(get_args(Engine))}")
+        self.bounds = bounds
+        if bounds and engine != "linear":
+            raise DatasetError(f"{engine} images have no bounds: leave bounds out, or take those of the linear twins")
         if engine == "multislice":
             check_tables(self.recipe)
         spread = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -219,7 +224,7 @@ class OnTheFly(IterableDataset[Sample]):
             if wanted and self.engine == "multislice":
                 wanted = has_table(spec.specimen, spec.optics, spec.detector)
             if wanted:
-                sample = render([spec], self.labels, self.device, engine=self.engine)[0]
+                sample = render([spec], self.labels, self.device, engine=self.engine, bounds=self.bounds)[0]
                 yield sample if self.transform is None else self.transform(sample)
             index += self.world_size * workers
 

@@ -79,7 +79,8 @@ class Columns:
         atoms: (K,) atoms stacked along the beam.
         kind: (K,) index into `kinds`.
         kinds: composition of each kind of column, such as "Sr" or "TiO".
-        crlb_A: (K, 2) bound on the standard deviation of x and y in angstrom, or None where not computed.
+        crlb_A: (K, 2) smallest standard deviation of x and y in angstrom that an unbiased estimate can have, nan
+            outside the image; None where not computed or where there is no bound (`render.sample_bound`).
     """
 
     xy_px: Float[NDArray[np.float64], "K 2"]

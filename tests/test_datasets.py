@@ -14,7 +14,7 @@ from temimagenet import LABELS, OnTheFly, TEMImageNet, collate, plot
 from temimagenet.errors import DatasetError, LabelError, ShardError
 from temimagenet.labels import POINTS, SCALARS
 from temimagenet.recipe import sample_spec
-from temimagenet.render import render
+from temimagenet.render import render, with_bounds
 
 
 def test_a_library_gives_back_what_was_rendered(library, recipe):
@@ -90,6 +90,14 @@ def test_on_the_fly_is_the_recipes_own_sequence_whatever_the_workers(recipe):
     together = {s.id: s for s in islice(iter(loader), 8)}
     for sample in alone:
         assert torch.equal(together[sample.id].image, sample.image)
+
+
+def test_on_the_fly_gives_bounds_on_request(recipe):
+    plain, bound = (next(iter(OnTheFly(recipe, labels=[], bounds=wanted))) for wanted in (False, True))
+    assert plain.columns.crlb_A is None
+    assert np.array_equal(bound.columns.crlb_A, with_bounds(plain).columns.crlb_A, equal_nan=True)
+    with pytest.raises(DatasetError, match="multislice images have no bounds"):
+        OnTheFly(recipe, engine="multislice", bounds=True)
 
 
 def test_ranks_of_on_the_fly_share_nothing(recipe):

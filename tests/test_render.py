@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from temimagenet.bounds import hybrid_bound, image_model
 from temimagenet.errors import OpticsError
 from temimagenet.imaging.background import Background, draw_background, evaluate_background
 from temimagenet.imaging.detector import count_electrons, dose_for_psnr, psnr_dB
 from temimagenet.imaging.fourier import evaluate
-from temimagenet.imaging.scan import ScanNoise
+from temimagenet.imaging.scan import ScanNoise, row_sigma_A
 from temimagenet.labels import LABELS, SCALARS
-from temimagenet.recipe import sample_spec
-from temimagenet.render import render
+from temimagenet.recipe import recipe_for_structure, sample_spec
+from temimagenet.render import render, sample_bound, specimen_of, with_bounds
 
 
 def equal(one, two) -> bool:
@@ -170,3 +171,75 @@ def test_a_gpu_renders_the_same_clean_image(recipe):
     spec = sample_spec(recipe, 0)
     here, there = (render([spec], ["noNoise"], device)[0].labels["noNoise"].cpu() for device in ("cpu", "cuda"))
     assert (here - there).abs().max() < 1e-5 * here.max()
+
+
+def test_bounds_of_a_sample_are_those_of_its_model(recipe):
+    for index in (2, 3, 6, 7):  # a film, a particle, layers and crystals; with and without modulation
+        spec = replace(sample_spec(recipe, index), scan_noise=ScanNoise(0.1, (None, "line-frequency")[index % 2]))
+        sample = render([spec], (), bounds=True)[0]
+        level = sample.clean_peak * evaluate_background(spec.background, (64, 64)).double().numpy()
+        model = image_model(
+            specimen_of(spec.specimen), spec.optics, spec.detector, spec.scan, sample.dose_e_per_A2, level
+        )
+        rng = np.random.Generator(np.random.Philox(spec.scan_seed))
+        wanted = hybrid_bound(model, row_sigma_A(spec.scan_noise, 64, rng)).xy_A
+        inside = sample.columns.inside((64, 64))
+        np.testing.assert_allclose(sample.columns.crlb_A[inside], wanted, rtol=1e-5)
+        assert np.isnan(sample.columns.crlb_A[~inside]).all()
+        places = model.site_xy_A[model.site_column == 0].mean(axis=0)
+        assert np.linalg.norm(sample.columns.xy_A[inside][0] - places) < 0.3
+        plain = render([spec], ())[0]
+        assert plain.columns.crlb_A is None
+        assert np.array_equal(with_bounds(plain).columns.crlb_A, sample.columns.crlb_A, equal_nan=True)
+
+
+def test_the_bound_of_a_lone_column_is_that_of_finite_differences_of_its_image(tmp_path):
+    """Fisher information of x, y, intensity and background from the rendered image alone, moved by its offset."""
+    from ase import Atoms
+
+    Atoms("Au", cell=[24.0, 24.0, 4.0], pbc=True, positions=[[12.0, 12.0, 2.0]]).write(tmp_path / "au.cif")
+    recipe = recipe_for_structure(tmp_path / "au.cif")
+    spec = replace(
+        sample_spec(recipe, 0), image_size=64, field_of_view_A=6.0, offset_A=(9.1, 8.8), rotation_deg=0.0,
+        scan_noise=ScanNoise(0.0), background=Background("constant", 0.1), psnr_dB=20.0,
+    )  # fmt: skip
+    sample = render([spec], (), bounds=True)[0]
+    inside = sample.columns.inside((64, 64))
+    assert inside.sum() == 1
+
+    def clean(x, y):
+        moved = replace(
+            sample.series_scan, offset_A=(sample.series_scan.offset_A[0] + x, sample.series_scan.offset_A[1] + y)
+        )
+        return evaluate(sample.series, moved).double().numpy() * sample.dose_e_per_A2 * spec.pixel_size_A**2
+
+    step, here = 0.02, clean(0.0, 0.0)
+    by = [clean(step, 0.0) - clean(-step, 0.0), clean(0.0, step) - clean(0.0, -step)]
+    by = [part / (2.0 * step) for part in by] + [here, np.ones_like(here)]
+    slopes = np.stack([part.ravel() for part in by], axis=1)
+    expected = here + 0.1 * sample.clean_peak * sample.dose_e_per_A2 * spec.pixel_size_A**2
+    wanted = np.sqrt(np.diag(np.linalg.inv((slopes.T / expected.ravel()) @ slopes)))[:2]
+    np.testing.assert_allclose(sample.columns.crlb_A[inside][0], wanted, rtol=0.01)
+
+
+def test_what_has_no_bound_goes_without(recipe):
+    spec = sample_spec(recipe, 0)
+    stepped = replace(spec, scan_noise=ScanNoise(0.1, None, form="published"))
+    sample = render([stepped], (), bounds=True)[0]
+    assert sample_bound(sample) is None
+    assert sample.columns.crlb_A is None
+    still = render([replace(stepped, scan_noise=ScanNoise(0.0, form="published"))], (), bounds=True)[0]
+    assert still.columns.crlb_A is not None
+    cut = replace(still, columns=replace(still.columns, xy_px=still.columns.xy_px + 9.0))
+    with pytest.raises(OpticsError, match="columns on the image, its specification has"):
+        sample_bound(cut)
+
+
+def test_multislice_images_have_no_bound():
+    from temimagenet.precision import CASES
+
+    spec = replace(CASES["si110-multislice"].spec(0), image_size=64)
+    linear, twin = (render([spec], (), engine=engine, bounds=True)[0] for engine in ("linear", "multislice"))
+    assert linear.columns.crlb_A is not None
+    assert twin.columns.crlb_A is None
+    assert sample_bound(twin) is None

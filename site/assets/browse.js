@@ -16,12 +16,14 @@ const RANGES = [
   ["psnr_dB", "PSNR (dB)"],
   ["columns", "Columns in the image"],
   ["scan_sigma_A", "Scan noise (Å)"],
+  ["crlb_median_pm", "Bound, median (pm)"],
 ];
 const TILE = { width: 112, height: 152 };
 
 const state = { q: "", sort: "index", chosen: new Map(), range: new Map() };
 let rows = [];
 let shown = [];
+let ranges = [];
 const boxes = new Map();
 
 const grid = document.getElementById("grid");
@@ -30,8 +32,10 @@ const tall = grid.firstElementChild;
 start().catch((error) => tell(error.message));
 
 async function start() {
-  fromUrl();
   rows = await catalogue();
+  // Bounds are in libraries that were rendered with them.
+  ranges = RANGES.filter(([field]) => rows.some((row) => row[field] != null));
+  fromUrl();
   for (const row of rows) {
     row.text = ` ${row.id} ${row.entry} ${row.material} ${row.formula} ${row.zone} ${row.morphology} ${row.background} ${row.split} ${row.engine}`.toLowerCase();
     row.text += ` ${row.zone.replace(/[[\]]/g, "")} ${row.psnr_dB < 14 ? "noisy" : ""}`;
@@ -47,7 +51,7 @@ function fromUrl() {
   const unknown = [];
   for (const [key, value] of query) {
     if (FACETS.some(([field]) => field === key)) state.chosen.set(key, new Set(value.split("|")));
-    else if (RANGES.some(([field]) => field === key)) state.range.set(key, value.split("..").map(number));
+    else if (ranges.some(([field]) => field === key)) state.range.set(key, value.split("..").map(number));
     else if (key !== "q" && key !== "sort") unknown.push(key);
   }
   const sort = document.getElementById("sort");
@@ -94,7 +98,7 @@ function build() {
     }
     parent.append(set);
   }
-  for (const [field, title] of RANGES) {
+  for (const [field, title] of ranges) {
     const current = state.range.get(field) ?? [null, null];
     const inputs = ["from", "to"].map((word, end) => {
       const input = element("input", { type: "number", step: "any", "aria-label": `${title}, ${word}`, placeholder: word });
@@ -147,7 +151,7 @@ function update() {
   shown = [];
   for (const row of rows) {
     if (!words.every((word) => row.text.includes(word))) continue;
-    if (![...state.range].every(([field, [low, high]]) => (low === null || row[field] >= low) && (high === null || row[field] <= high))) continue;
+    if (![...state.range].every(([field, [low, high]]) => (low === null && high === null) || (row[field] != null && row[field] >= (low ?? -Infinity) && row[field] <= (high ?? Infinity)))) continue;
     // A facet's counts tell what choosing a value would give: they pass over the facet's own choice.
     const failed = facets.filter(([field, set]) => set && !set.has(String(row[field])));
     if (failed.length > 1) continue;

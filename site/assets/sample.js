@@ -142,8 +142,9 @@ function hover(event) {
     if (!best || apart < best.apart) best = { point, apart };
   }
   if (best && best.apart * row.pixel_size_A < row.radius_A) {
-    const { kind, x_A, y_A, weight_A2, atoms } = best.point;
+    const { kind, x_A, y_A, weight_A2, atoms, crlb_x_A, crlb_y_A } = best.point;
     text += `. Column ${kind} at (${x_A.toFixed(3)}, ${y_A.toFixed(3)}) Å, ${atoms.toFixed(1)} atoms, weight ${weight_A2.toPrecision(3)} Å²`;
+    if (Number.isFinite(crlb_x_A)) text += `, bound ${(100 * crlb_x_A).toPrecision(3)} and ${(100 * crlb_y_A).toPrecision(3)} pm`;
   }
   byId("readout").textContent = text;
 }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from temimagenet.errors import OpticsError
 
-__all__ = ["Scan", "ScanNoise", "lattice_images", "row_shifts_A"]
+__all__ = ["Scan", "ScanNoise", "lattice_images", "row_shifts_A", "row_sigma_A"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +121,21 @@ def row_shifts_A(
     if noise.form == "published":
         shifts = np.round(shifts / pixel_size_A) * pixel_size_A
     return shifts
+
+
+def row_sigma_A(noise: ScanNoise, rows: int, rng: np.random.Generator) -> Float[NDArray[np.float64], "rows 2"]:
+    """Standard deviation in angstrom of every row's displacement in x and y, given the phase phi.
+
+    Args:
+        noise: what is drawn; the published form's rounding is left out.
+        rows: number of rows.
+        rng: a generator in the state that `row_shifts_A` took it in: phi is its first number.
+    """
+    phase = rng.uniform(0.0, 2.0 * np.pi)
+    sigma = np.full(rows, noise.sigma_A)
+    if noise.modulation == "line-frequency":
+        sigma = sigma * np.abs(np.sin(2.0 * np.pi * noise.cycles_per_row * np.arange(rows) + phase))
+    return np.stack([sigma, sigma], axis=1)
 
 
 def lattice_images(

@@ -15,13 +15,13 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from temimagenet.bounds import hybrid_bound, image_model
+from temimagenet.bounds import DRAWS
 from temimagenet.errors import PrecisionError
-from temimagenet.imaging.background import BackgroundKind, draw_background, evaluate_background
+from temimagenet.imaging.background import BackgroundKind, draw_background
 from temimagenet.imaging.optics import CONDITIONS, Detector
 from temimagenet.imaging.scan import Scan, ScanNoise, lattice_images
 from temimagenet.recipe import Engine, EntryKind, SampleSpec, SpecimenSpec, load_recipe, spec_to_json, specimen_spec
-from temimagenet.render import Sample, render, specimen_of
+from temimagenet.render import Sample, render, sample_bound, specimen_of
 from temimagenet.specimen import Specimen
 from temimagenet.specimen.amorphous import SHIPPED_SHEETS
 
@@ -52,7 +52,6 @@ FAINT_SHARE = 0.03
 """Columns below this share of the image's largest weight do not count: no electron of theirs stands out."""
 
 IMAGE_SIZE = 256
-BOUND_DRAWS = 8
 
 CaseGroup = Literal["particle", "dose", "scan noise", "structure", "response", "multislice"]
 
@@ -423,16 +422,13 @@ def _bounds(
     spec: SampleSpec, sample: Sample, counts: NDArray[np.bool_], folder: Path
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Bound of the columns on an image, and its covariance between those that count, from the cache or anew."""
-    key = hashlib.sha256(f"{CASE_SET_VERSION} {BOUND_DRAWS} {spec_to_json(spec)}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"{CASE_SET_VERSION} {DRAWS} {spec_to_json(spec)}".encode()).hexdigest()[:24]
     path = folder / f"{key}.npz"
     if path.is_file():
         with np.load(path) as file:
             return file["bound_A"], file["covariance_A2"].astype(np.float64)
-    background = sample.clean_peak * evaluate_background(spec.background, (spec.image_size,) * 2).numpy()
-    model = image_model(
-        specimen_of(spec.specimen), spec.optics, spec.detector, spec.scan, sample.dose_e_per_A2, background
-    )
-    bound = hybrid_bound(model, _row_sigma_A(spec), draws=BOUND_DRAWS)
+    bound = sample_bound(sample)
+    assert bound is not None
     kept = np.flatnonzero(counts)
     covariance = np.stack([bound.covariance[np.ix_(kept + start, kept + start)] for start in (0, bound.columns)])
     # Half the disk, and 1e-7 is exact enough; rounded at once, so that cached and fresh bounds are the same.
@@ -443,16 +439,3 @@ def _bounds(
     np.savez(partial, bound_A=bound.xy_A, covariance_A2=covariance)
     partial.replace(path)
     return bound.xy_A, covariance.astype(np.float64)
-
-
-def _row_sigma_A(spec: SampleSpec) -> Float[NDArray[np.float64], "rows 2"] | None:
-    """Prior standard deviation of each row's displacement; that of modulated noise takes its phase as known."""
-    noise, rows = spec.scan_noise, spec.image_size
-    if noise.sigma_A == 0.0:
-        return None
-    sigma = np.full(rows, noise.sigma_A)
-    if noise.modulation == "line-frequency":
-        # The phase is the first number that `row_shifts_A` draws.
-        phase = np.random.Generator(np.random.Philox(spec.scan_seed)).uniform(0.0, 2.0 * np.pi)
-        sigma = sigma * np.abs(np.sin(2.0 * np.pi * noise.cycles_per_row * np.arange(rows) + phase))
-    return np.stack([sigma, sigma], axis=1)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from temimagenet import __version__
 from temimagenet.atlas import check_tables, has_table, tables_digest
@@ -23,6 +24,7 @@ from temimagenet.render import Sample, render, twin_facts
 from temimagenet.specimen import material, structure_from_text
 from temimagenet.storage.shard import (
     CITATION,
+    COLUMN_FIELDS,
     DENSE_MAPS,
     LICENCE,
     SCHEMA,
@@ -70,6 +72,7 @@ class ShardTask:
         start: index of the first sample.
         stop: index after the last sample.
         dense: whether all maps are stored.
+        bounds: whether the columns' bounds are stored.
     """
 
     recipe: Recipe
@@ -78,6 +81,7 @@ class ShardTask:
     start: int
     stop: int
     dense: bool
+    bounds: bool = False
 
     @property
     def name(self) -> str:
@@ -89,7 +93,8 @@ class ShardTask:
         """Digest of everything that decides the shard's content."""
         parts = (SCHEMA, __version__, self.recipe.to_json(), self.engine, self.start, self.stop, self.dense)
         tables = (tables_digest(self.recipe),) if self.engine == "multislice" else ()
-        return hashlib.sha256(json.dumps(parts + tables).encode()).hexdigest()
+        bounds = ("bounds",) if self.bounds else ()
+        return hashlib.sha256(json.dumps(parts + tables + bounds).encode()).hexdigest()
 
     @cached_property
     def indices(self) -> tuple[int, ...]:
@@ -101,20 +106,32 @@ class ShardTask:
         return tuple(spec.index for spec in specs if has_table(spec.specimen, spec.optics, spec.detector))
 
 
-def plan_library(recipe: Recipe, *, dense: bool = False, samples_per_shard: int | None = None) -> tuple[ShardTask, ...]:
+def plan_library(
+    recipe: Recipe, *, dense: bool = False, bounds: bool = False, samples_per_shard: int | None = None
+) -> tuple[ShardTask, ...]:
     """Cut a recipe into shard tasks.
 
+    Args:
+        recipe: what to draw.
+        dense: store all maps.
+        bounds: store the columns' bounds with linear images; multislice twins have none.
+        samples_per_shard: samples in a shard.
+
     Raises:
-        ShardError: `samples_per_shard` is not positive.
+        ShardError: `samples_per_shard` is not positive, or bounds are asked for and no image is linear.
         AtlasError: a multislice table is missing.
     """
     size = samples_per_shard or (DENSE_SHARD_SAMPLES if dense else SHARD_SAMPLES)
     if size < 1:
         raise ShardError(f"{size} samples a shard: expected 1 or more")
+    if bounds and "linear" not in recipe.engines:
+        raise ShardError(f"recipe {recipe.name} has no linear images: only those have bounds; leave bounds out")
     if "multislice" in recipe.engines:
         check_tables(recipe)
     tasks = (
-        ShardTask(recipe, engine, number, start, min(start + size, recipe.samples), dense)
+        ShardTask(
+            recipe, engine, number, start, min(start + size, recipe.samples), dense, bounds and engine == "linear"
+        )
         for engine in recipe.engines
         for number, start in enumerate(range(0, recipe.samples, size))
     )
@@ -144,7 +161,8 @@ def render_shard(task: ShardTask, root: Path, on_sample: Callable[[], None] = la
     def samples() -> Iterator[Sample]:
         for index in task.indices:
             try:
-                yield render([sample_spec(task.recipe, index)], labels, engine=task.engine, quantised=True)[0]
+                spec = sample_spec(task.recipe, index)
+                yield render([spec], labels, engine=task.engine, quantised=True, bounds=task.bounds)[0]
             except TEMImageNetError as error:
                 raise type(error)(f"sample {index} of recipe {task.recipe.name}: {error}") from error
 
@@ -292,6 +310,7 @@ def _catalogue_rows(root: Path, name: str) -> list[dict[str, Any]]:
             shard.numbers("dose_e_per_A2").tolist(),
             shard.numbers("clean_peak").tolist(),
             shard.numbers("columns_inside").tolist(),
+            shard.numbers("columns"),
             strict=True,
         )
         specs = [shard.spec(row) for row in range(len(shard))]
@@ -306,8 +325,9 @@ def _catalogue_rows(root: Path, name: str) -> list[dict[str, Any]]:
                 "columns": columns,
                 **_against_linear(shard.engine, spec),
                 "sha256": digest,
+                **_bound_fields(table),
             }
-            for row, (spec, (digest, dose, peak, columns)) in enumerate(zip(specs, numbers, strict=True))
+            for row, (spec, (digest, dose, peak, columns, table)) in enumerate(zip(specs, numbers, strict=True))
         ]
 
 
@@ -327,6 +347,12 @@ def _against_linear(engine: str, spec: SampleSpec) -> dict[str, float]:
         "column_to_linear_max": told.column_ratio[1],
         "column_shift_pm": told.column_shift_pm,
     }
+
+
+def _bound_fields(table: NDArray[np.float64]) -> dict[str, float]:
+    """The median of the columns' bounds in x and y; nothing where there are none."""
+    bounds_A = table[:, [COLUMN_FIELDS.index("crlb_x_A"), COLUMN_FIELDS.index("crlb_y_A")]]
+    return {} if np.isnan(bounds_A).all() else {"crlb_median_pm": 100.0 * float(np.nanmedian(bounds_A))}
 
 
 def _spec_fields(spec: SampleSpec) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -24,7 +24,7 @@ from temimagenet.errors import RecipeError, ShardError
 from temimagenet.imaging.fourier import FourierImage
 from temimagenet.imaging.scan import Scan
 from temimagenet.labels import MAPS, SCALED, Columns, Scaled, check_labels, quantise
-from temimagenet.recipe import SampleSpec, spec_from_json, spec_to_json
+from temimagenet.recipe import Engine, SampleSpec, spec_from_json, spec_to_json
 from temimagenet.render import Sample, draw_label
 
 __all__ = ["COLUMN_FIELDS", "DENSE_MAPS", "LICENCE", "SCHEMA", "Shard", "sha256_of", "sidecar_path", "write_shard"]
@@ -408,6 +408,7 @@ class Shard:
             clean_peak,
             float(self._read("dose_e_per_A2", row)),
             self._read("row_shift_A", row).astype(np.float64),
+            engine=cast(Engine, self.engine),
         )
 
     def _read(self, name: str, where: Any, *, text: bool = False) -> Any:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from temimagenet.storage import read_catalogue
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -18,15 +20,17 @@ def test_plan_tells_samples_bytes_and_time_and_writes_nothing(recipe_path, tmp_p
     done = builder("plan", recipe_path)
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("samples", "24", "MB", "minutes"))
+    assert "minutes" in builder("plan", recipe_path, "--bounds").stdout
     again = builder("render", recipe_path, "--out", tmp_path / "lib", "--dry-run")
     assert "24" in again.stdout
     assert not (tmp_path / "lib").exists()
 
 
 def test_render_then_portal_from_the_command_line(recipe_path, tmp_path):
-    done = builder("render", recipe_path, "--out", tmp_path / "lib", "--workers", "1")
+    done = builder("render", recipe_path, "--out", tmp_path / "lib", "--bounds", "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert "24 samples" in done.stdout
+    assert read_catalogue(tmp_path / "lib")["crlb_median_pm"].notna().any()
     done = builder("portal", tmp_path / "lib", "--out", tmp_path / "site", "--no-docs")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site/index.html").is_file()

@@ -9,6 +9,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 from builder.portal import build_portal, thumbnail
+from builder.render import render_library
 from builder.serve import Handler, make_server
 from temimagenet import LABELS, TEMImageNet
 from temimagenet.errors import ShardError
@@ -142,6 +144,15 @@ def test_json_ld_describes_the_data_set(site):
     text = (site / "index.html").read_text()
     body = text.split('<script type="application/ld+json">')[1].split("</script>")[0]
     assert json.loads(body)["@type"] == "Dataset"
+
+
+@pytest.fixture(scope="module")
+def bounded_site(recipe, tmp_path_factory) -> Path:
+    """The portal of a small library with bounds."""
+    folder = tmp_path_factory.mktemp("bounded")
+    render_library(replace(recipe, samples=12, image_size=32), folder / "library", bounds=True, workers=1)
+    build_portal(folder / "library", folder / "site", docs=False)
+    return folder / "site"
 
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
@@ -275,3 +286,35 @@ def test_the_docs_share_the_site_and_lead_back(page, server):
     page.goto(f"{server}docs/api/datasets/index.html")
     assert "TEMImageNet" in page.inner_text("article")
     assert "Unknown split" in page.content() or "DatasetError" in page.inner_text("article")
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_bounds_are_shown_where_a_library_has_them(browser, page, server, bounded_site):
+    page.goto(f"{server}browse.html?crlb_median_pm=..5")
+    page.wait_for_function("document.querySelector('#count').textContent.startsWith('24 ')")
+    assert "crlb_median_pm" in page.locator("#notice").inner_text()
+    assert page.get_by_label("Bound, median (pm), to").count() == 0
+
+    http = make_server(bounded_site, port=0)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{http.server_address[1]}/"
+    data = TEMImageNet(bounded_site / "data", split=None, labels=[])
+    bounds = data.catalogue.set_index("id")["crlb_median_pm"].dropna()
+    mine = browser.new_page()
+    mine.goto(f"{address}browse.html")
+    most = float(bounds.median())
+    mine.get_by_label("Bound, median (pm), to").fill(str(most))
+    mine.wait_for_function(f"document.querySelector('#count').textContent.startsWith('{(bounds <= most).sum()} ')")
+    sample = next(s for s in data if s.id in bounds.index)
+    inside = sample.columns.inside((32, 32))
+    mine.goto(f"{address}sample.html?id={sample.id}")
+    mine.wait_for_function("document.querySelector('#image').width === 32")
+    assert "crlb_median_pm" in mine.locator("#facts").inner_text()
+    box = mine.locator("#overlay").bounding_box()
+    x, y = (sample.columns.xy_px[inside][0] + 0.5) / 32 * [box["width"], box["height"]]
+    mine.locator("#overlay").hover(position={"x": float(x), "y": float(y)})
+    assert f"bound {100 * sample.columns.crlb_A[inside][0, 0]:.2f}"[:9] in mine.locator("#readout").inner_text()
+    mine.close()
+    http.shutdown()
+    http.server_close()

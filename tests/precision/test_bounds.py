@@ -24,7 +24,8 @@ def _spots(xy, counts, sigma=0.5, shape=(24, 26), pixel=0.2, background=1.0):
     )  # fmt: skip
 
 
-def test_the_model_is_the_rendered_image():
+@pytest.mark.parametrize("contrast", ["adf", "potential", "z-power"])
+def test_the_model_is_the_rendered_image(contrast):
     """Sums of radial spots against the Fourier series of the whole crystal, turned and jittered."""
     for name, zone in (("SrTiO3", (1, 1, 0)), ("DyScO3", (1, 1, 0))):
         known = material(name)
@@ -33,9 +34,9 @@ def test_the_model_is_the_rendered_image():
         shift = rng.normal(size=(40, 2)) * 0.1
         scan = Scan((40, 48), 0.25, 25.0, (2.0, -3.0))
         optics = CONDITIONS[1]
-        model = image_model(slab, optics, DETECTOR, scan, 1e4, 0.01)
+        model = image_model(slab, optics, DETECTOR, scan, 1e4, 0.01, contrast)
         counts, _ = model.expected(shift)
-        image = evaluate(fourier_image(slab, optics, DETECTOR), replace(scan, row_shift_A=shift)).numpy()
+        image = evaluate(fourier_image(slab, optics, DETECTOR, contrast), replace(scan, row_shift_A=shift)).numpy()
         wanted = (image + 0.01) * 1e4 * 0.25**2
         # What lies beyond 8 A of a pixel is left out: a smooth 1 % at most.
         assert np.abs(counts - wanted).max() < 0.01 * wanted.max()
@@ -172,8 +173,21 @@ def test_what_has_no_bound_is_told():
         hybrid_bound(replace(model, site_column=np.array([-1])))
     with pytest.raises(OpticsError, match="row_sigma_A"):
         hybrid_bound(model, np.zeros((3, 2)))
-    with pytest.raises(OpticsError, match="no counts"):
-        hybrid_bound(replace(model, background_counts=np.zeros(model.shape), shape=model.shape, pixel_size_A=5.0))
+    with pytest.raises(OpticsError, match="no pixel expects any counts"):
+        hybrid_bound(replace(model, background_counts=np.zeros(model.shape), site_counts=np.zeros(1)))
+
+
+def test_pixels_without_counts_do_not_matter():
+    """Spots are cut at 8 A: a dark corner beyond it says no more of the columns than one with a trace of counts."""
+    model = _spots([(2.0, 2.1), (3.1, 2.4)], 5000, sigma=0.3, shape=(90, 90), background=0.0)
+    assert model.expected()[0].min() == 0.0
+    dark, lit = hybrid_bound(model), hybrid_bound(replace(model, background_counts=np.full(model.shape, 1e-3)))
+    np.testing.assert_allclose(dark.xy_A, lit.xy_A, rtol=0.01)
+
+
+def test_columns_on_one_another_have_no_finite_bound():
+    pair = hybrid_bound(_spots([(2.0, 2.1), (2.0 + 1e-9, 2.1)], 5000))
+    assert (pair.xy_A[:, 0] > 1e3).all()
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.1])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from temimagenet.errors import PrecisionError
-from temimagenet.imaging.scan import row_shifts_A
+from temimagenet.imaging.scan import row_shifts_A, row_sigma_A
 from temimagenet.precision import CASES, Bound, case_images, hybrid_bound, image_model
 from temimagenet.precision import cases as module
 from temimagenet.precision.cases import DOSE_LADDER, IMAGES_PER_CASE, MARGIN_A, RESPONSE_CASES, SCAN_LADDER, find_case
@@ -134,10 +134,16 @@ def test_bounds_are_kept_and_those_of_the_model(tmp_path, monkeypatch):
     chosen = np.concatenate([kept, kept + k, kept + 2 * k, [3 * k]])
     wanted = Bound(bound.covariance[np.ix_(chosen, chosen)], len(kept)).relative_xy_A
     np.testing.assert_allclose(truth.relative_bound_A(kept), wanted, rtol=1e-5)
-    monkeypatch.setattr(module, "hybrid_bound", None)
+    monkeypatch.setattr(module, "sample_bound", None)
     again = next(case_images("pt110-25dB", [0], cache=tmp_path))
     assert np.array_equal(again.bound_A, truth.bound_A)
     assert np.array_equal(again.covariance_A2, truth.covariance_A2)
+
+
+def test_an_image_with_a_dark_corner_has_a_bound(tmp_path):
+    """The ramp is 0 where no column is within 8 A."""
+    truth = next(case_images("particle-edges", [18], cache=tmp_path))
+    assert np.isfinite(truth.bound_A).all()
 
 
 def test_more_dose_less_jitter_is_a_smaller_bound(tmp_path):
@@ -151,10 +157,9 @@ def test_more_dose_less_jitter_is_a_smaller_bound(tmp_path):
 
 def test_modulated_rows_have_their_own_prior():
     spec = CASES["pt110-line-frequency"].spec(0)
-    sigma = module._row_sigma_A(spec)
-    shifts = row_shifts_A(
-        spec.scan_noise, 256, spec.pixel_size_A, np.random.Generator(np.random.Philox(spec.scan_seed))
-    )
+    rng = [np.random.Generator(np.random.Philox(spec.scan_seed)) for _ in range(2)]
+    sigma = row_sigma_A(spec.scan_noise, 256, rng[0])
+    shifts = row_shifts_A(spec.scan_noise, 256, spec.pixel_size_A, rng[1])
     ratio = shifts / sigma
     assert np.abs(ratio).max() < 5.0
     assert ratio.std() == pytest.approx(1.0, abs=0.12)

@@ -9,16 +9,19 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from builder.render import render_library
-from temimagenet import TEMImageNet
+from temimagenet import LABELS, TEMImageNet, load_recipe, sample_spec
 from temimagenet.errors import ShardError, TEMImageNetError
+from temimagenet.render import render, with_bounds
 from temimagenet.storage import Shard, finish_library, plan_library, read_catalogue, render_shard, verify_library
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -105,8 +108,6 @@ def test_shards_that_are_done_are_not_rendered_again(library_copy, recipe):
 
 
 def test_a_changed_recipe_renders_its_shards_anew(library_copy, recipe):
-    from dataclasses import replace
-
     before = digests(library_copy)
     render_library(replace(recipe, seed=99), library_copy, workers=1, samples_per_shard=10)
     after = digests(library_copy)
@@ -268,8 +269,6 @@ def test_a_row_beyond_the_shard_is_refused(library):
 
 
 def test_a_failing_sample_is_named_and_leaves_nothing(recipe, tmp_path):
-    from dataclasses import replace
-
     from temimagenet.recipe import Distribution
 
     entry = recipe.entries[0]
@@ -278,3 +277,71 @@ def test_a_failing_sample_is_named_and_leaves_nothing(recipe, tmp_path):
     with pytest.raises(TEMImageNetError, match="sample 0 of recipe tiny"):
         render_library(broken, tmp_path / "lib", workers=1)
     assert not any(p.is_file() for p in (tmp_path / "lib").rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def short(recipe):
+    """Two samples of each kind, small: bounds take time."""
+    return replace(recipe, samples=12, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def bounded(short, tmp_path_factory):
+    """A library of it with bounds, in two shards."""
+    root = tmp_path_factory.mktemp("bounded") / "library"
+    render_library(short, root, bounds=True, workers=1, samples_per_shard=6)
+    return root
+
+
+def test_stored_bounds_are_those_worked_out_from_the_sample(bounded, short):
+    data = TEMImageNet(bounded, split=None, labels=[])
+    stored = 0
+    for sample in data:
+        fresh = with_bounds(render([sample_spec(short, sample.spec.index)], ())[0]).columns.crlb_A
+        again = with_bounds(replace(sample, columns=replace(sample.columns, crlb_A=None))).columns.crlb_A
+        median = data.catalogue.set_index("id").loc[sample.id, "crlb_median_pm"]
+        if fresh is None:
+            assert sample.columns.crlb_A is None
+            assert again is None
+            assert np.isnan(median)
+            continue
+        stored += 1
+        assert np.array_equal(sample.columns.crlb_A, fresh, equal_nan=True)
+        assert np.array_equal(again, fresh, equal_nan=True)
+        assert median == pytest.approx(100.0 * np.nanmedian(fresh))
+    assert 0 < stored < len(data)  # half the scans move rows by whole pixels
+
+
+def test_bounds_change_nothing_else(bounded, short, tmp_path):
+    render_library(short, tmp_path / "plain", workers=1, samples_per_shard=6)
+    render_library(short, tmp_path / "dense", bounds=True, dense=True, workers=1, samples_per_shard=6)
+    with_them, without, dense = (
+        TEMImageNet(root, split=None, labels=LABELS) for root in (bounded, tmp_path / "plain", tmp_path / "dense")
+    )
+    assert "crlb_median_pm" not in without.catalogue
+    for one, two, three in zip(with_them, without, dense, strict=True):
+        assert two.columns.crlb_A is None
+        assert torch.equal(one.image, two.image)
+        assert all(torch.equal(one.labels[name], two.labels[name]) for name in LABELS)
+        assert all(torch.equal(one.labels[name], three.labels[name]) for name in LABELS)
+        if one.columns.crlb_A is not None:
+            assert np.array_equal(one.columns.crlb_A, three.columns.crlb_A, equal_nan=True)
+    assert digests(tmp_path / "dense") == digests(bounded)
+
+
+def test_bounds_asked_for_later_are_rendered_and_interruptions_go_on(bounded, short, tmp_path):
+    render_library(short, tmp_path / "lib", workers=1, samples_per_shard=6)
+    render_shard(plan_library(short, bounds=True, samples_per_shard=6)[1], tmp_path / "lib")
+    stamp = (tmp_path / "lib/shards/linear-00001.h5").stat().st_mtime_ns
+    render_library(short, tmp_path / "lib", bounds=True, workers=2, samples_per_shard=6)
+    assert contents(tmp_path / "lib") == contents(bounded)
+    assert (tmp_path / "lib/shards/linear-00001.h5").stat().st_mtime_ns == stamp
+
+
+def test_only_linear_shards_know_of_bounds():
+    recipe = load_recipe("demo")
+    plain, bounds = plan_library(recipe), plan_library(recipe, bounds=True)
+    for one, two in zip(plain, bounds, strict=True):
+        assert (one.fingerprint == two.fingerprint) == (one.engine == "multislice")
+    with pytest.raises(ShardError, match="no linear images"):
+        plan_library(replace(recipe, engines=("multislice",)), bounds=True)
