@@ -124,14 +124,17 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
         table.append((row.record.method, _brief(row.response), f"{row.share:.2f}", *told, speed, worst))
     table += [(name, why, *[""] * (len(head) - 2)) for name, why in (absent or {}).items()]
     lines += _aligned(table)
-    lines += ["", "RMSE per axis in pm [interval], recall, by case:", ""]
+    lines += ["", "RMSE per axis in pm [interval], recall, calibration (- without errors), by case:", ""]
     by_case: list[tuple[str, ...]] = [("case", "bound", *(record.method for record in records))]
     scored = [record.scored() for record in records]
     for case in CASES:
         if any(case in scores for scores in scored):
             bounds = [scores[case]["bound_pm"].value for scores in scored if case in scores]
             cells = [
-                f"{_brief(s[case]['rmse_pm'])} {s[case]['recall'].value:.2f}" if case in s else "-" for s in scored
+                f"{_brief(s[case]['rmse_pm'])} {s[case]['recall'].value:.2f} {_figure(s[case]['z_sd'].value)}"
+                if case in s
+                else "-"
+                for s in scored
             ]
             by_case.append((case, f"{bounds[0]:.2f}", *cells))
     return "\n".join([*lines, *_aligned(by_case)])
@@ -141,6 +144,11 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
     """Cells padded to columns."""
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _figure(value: float) -> str:
+    """Two decimals, or a dash."""
+    return f"{value:.2f}" if math.isfinite(value) else "-"
 
 
 def _brief(e: Estimate) -> str:
