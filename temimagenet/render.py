@@ -409,23 +409,23 @@ def sample_bound(sample: Sample) -> Bound | None:
     inside = int(sample.columns.inside(shape).sum())
     if sample.engine != "linear" or in_steps or not inside:
         return None
-    background = sample.clean_peak * evaluate_background(spec.background, shape).numpy()
-    model = image_model(
-        specimen_of(spec.specimen),
-        spec.optics,
-        spec.detector,
-        spec.scan,
-        sample.dose_e_per_A2,
-        background,
-        spec.contrast,
-    )
-    if model.columns - model.beyond != inside:
-        raise OpticsError(
-            f"{sample.id}: {inside} columns on the image, its specification has {model.columns - model.beyond}; bounds "
-            "are of samples as they were rendered"
-        )
-    scan_rng = np.random.Generator(np.random.Philox(spec.scan_seed))
     with single_threaded():
+        background = sample.clean_peak * evaluate_background(spec.background, shape).numpy()
+        model = image_model(
+            specimen_of(spec.specimen),
+            spec.optics,
+            spec.detector,
+            spec.scan,
+            sample.dose_e_per_A2,
+            background,
+            spec.contrast,
+        )
+        if model.columns - model.beyond != inside:
+            raise OpticsError(
+                f"{sample.id}: {inside} columns on the image, its specification has {model.columns - model.beyond}; "
+                "bounds are of samples as they were rendered"
+            )
+        scan_rng = np.random.Generator(np.random.Philox(spec.scan_seed))
         return hybrid_bound(model, row_sigma_A(noise, shape[0], scan_rng))
 
 
