@@ -45,6 +45,7 @@ leaves the square of that."""
 _FAR = 2e-2
 """The same for a fifth of the error: neighbours follow by a fifth of it or less."""
 
+_SMALL = 0.03
 _ROUNDING = 1e-6
 """Relative rise of a cost in single precision that is none."""
 
@@ -189,7 +190,7 @@ class _Windows:
         rows, columns = values.shape
         # Windows may reach into a frame that counts for nothing.
         frame = ((half, half), (half, half))
-        self.picture = torch.from_numpy(np.pad(values / self.scale, frame).astype(np.float32))
+        self.picture = torch.from_numpy(np.pad(values / self.scale, frame))
         self.inside = torch.from_numpy(np.pad(np.ones(values.shape, dtype=np.float32), frame))
         self.start = torch.from_numpy(start)
         self.middle = self.start.round().long()
@@ -317,7 +318,10 @@ class _Batch:
         most = int(windows.reaching[own].max())
         self.others = torch.from_numpy(near[:, count - 1 : most])
         self.present = torch.from_numpy(np.arange(count - 1, most) < windows.reaching[own, None])
-        self.data = windows.cutouts(windows.picture, self.own)
+        # Single precision is enough for what stands out from the lowest pixel, whatever lies below it.
+        whole = windows.cutouts(windows.picture, self.own)
+        self.base = whole.amin(dim=1, keepdim=True)
+        self.data = (whole - self.base).float()
         self.mask = windows.cutouts(windows.inside, self.own) if cut else torch.ones(1).expand_as(self.data)
         shapes, width = windows.shapes, windows.width
         self.size = 1 + shapes + 3 * self.count
@@ -342,7 +346,7 @@ class _Batch:
         self.fixed = torch.zeros_like(self.data)
         square = self.data.reshape(len(own), 2 * windows.half + 1, -1)
         sides = (square[:, 0], square[:, -1], square[:, :, 0], square[:, :, -1])
-        low = torch.stack([side.mean(dim=1) for side in sides]).amin(dim=0)
+        low = torch.stack([side.mean(dim=1) for side in sides]).amin(dim=0)  # above the base, like `data`
         spot = windows.spot(p[:, 2 + shapes], p[:, 3 + shapes], p[:, 1], torch.zeros_like(p[:, 1]), p[:, 1]) * self.mask
         windows.low[self.own] = low.double()
         height = ((self.data - low[:, None]) * spot).sum(dim=1) / (spot * spot).sum(dim=1)
@@ -390,17 +394,24 @@ class _Batch:
         for k in range(1, self.count):
             model.addcmul_(height[:, k : k + 1], spots[:, k])
         if self.windows.estimator == "poisson":
-            model.clamp_(min=1e-3)
+            base = self.base[part].float()
+            model = torch.maximum(model, 1e-3 - base)
             pull = data - model
-            weight = model.reciprocal_()
+            counts = model.add_(base)
             if mask is not None:
-                weight *= mask
                 pull *= mask
             gone = pull.sum(dim=1)
-            pull *= weight
-            # A pixel without counts pulls with -1.
-            logarithm = pull.clamp(min=-0.9999999).log1p_()
-            cost = (logarithm * data).sum(dim=1) - gone
+            pull /= counts
+            if pull.abs().max() < _SMALL:
+                # The same where the logarithm would lose its digits.
+                cost = (counts * pull * pull * (0.5 - pull / 6.0 + pull * pull / 12.0)).sum(dim=1)
+            else:
+                # A pixel without counts pulls with -1.
+                logarithm = pull.clamp(min=-0.9999999).log1p_()
+                cost = (logarithm * (data + base)).sum(dim=1) - gone
+            weight = counts.reciprocal_()
+            if mask is not None:
+                weight *= mask
         else:
             pull = data - model
             weight = torch.ones_like(pull)

@@ -293,6 +293,8 @@ def _moved(state: State, step: Step) -> State:
 def _noise(values: Array, model: Array, trust: Array) -> tuple[float, float]:
     """(a, b) of variance = a + b model from squared residuals, by weighted least squares over bins of the model."""
     believed = trust == 1.0
+    if not believed.any():
+        believed = np.ones_like(believed)
     flat = model[believed]
     square = (values[believed] - flat) ** 2
     low, high = float(flat.min()), float(flat.max())

@@ -39,6 +39,19 @@ def _is_found(xy, found, radius):
     return (away < radius) & (back == np.arange(len(xy)))
 
 
+def test_hot_pixels_hide_no_columns():
+    rng = np.random.default_rng(8)
+    xy = _grid(20.0, (200, 200), 15.0)
+    image = rng.poisson(_spots(xy, 60.0, 3.0, (200, 200))).astype(float)
+    clean = detect_columns(image, 0.1)
+    for i, j in rng.integers(0, 200, size=(5, 2)):
+        image[i, j] = 1e5
+    found = detect_columns(image, 0.1)
+    assert _is_found(xy, found, 1.5).mean() > 0.97
+    assert len(found) <= len(clean) + 5
+    assert found.width_px == pytest.approx(clean.width_px, rel=0.15)
+
+
 @pytest.mark.parametrize("sigma", [1.5, 3.0, 9.0, 20.0])
 def test_all_columns_of_a_clear_image_and_their_width(sigma):
     rng = np.random.default_rng(0)

@@ -113,6 +113,19 @@ def test_few_counts_still_settle():
     assert np.std(error / found.sigma_px[found.sound]) == pytest.approx(1.0, abs=0.15)
 
 
+@pytest.mark.parametrize("estimator", ["least-squares", "poisson"])
+def test_a_large_offset_takes_no_digits(estimator):
+    """A thousandth of a percent of contrast, though windows are in single precision."""
+    rng = np.random.default_rng(7)
+    xy = _lattice(20.0, 6, rng)
+    image = rng.normal(_picture(xy, 100.0, 3.0, (140, 140), 10.0), 3.0)
+    alone = fit_gaussians(image, 0.1, xy, 3.0, estimator="least-squares")
+    above = fit_gaussians(image + 1e6, 0.1, xy, 3.0, estimator=estimator)
+    assert above.sound.all()
+    np.testing.assert_allclose(above.xy_px, alone.xy_px, atol=1e-3)
+    np.testing.assert_allclose(above.sigma_px, alone.sigma_px, rtol=0.02)
+
+
 def test_dumbbells_are_told_apart():
     rng = np.random.default_rng(2)
     centre = _lattice(24.0, 6, rng)
