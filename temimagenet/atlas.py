@@ -163,8 +163,8 @@ def _shipped() -> Path:
 
 
 def _defective(specimen: SpecimenSpec) -> bool:
-    """Whether it is a crystal with random defects, of which no table is made."""
-    return specimen.kind == "crystal" and specimen.realisation is not None
+    """Whether it is a random specimen or a crystal with random defects, of which no table is made."""
+    return specimen.kind == "random" or (specimen.kind == "crystal" and specimen.realisation is not None)
 
 
 def _pupil(optics: Optics) -> tuple[float, float, float, float]:
@@ -180,7 +180,8 @@ def stack_of(specimen: SpecimenSpec, accuracy: Accuracy) -> Stack:
         SpecimenError: the structure or zone axis cannot be used.
     """
     if _defective(specimen):
-        raise AtlasError(f"{specimen.material}: no multislice tables of crystals with random defects")
+        what = specimen.material or specimen.kind
+        raise AtlasError(f"{what}: no multislice tables of random specimens and crystals with random defects")
     if specimen.kind == "amorphous":
         return sheet_stack(shipped_sheet((specimen.realisation or 0) % SHIPPED_SHEETS))
     if specimen.kind == "particle":
@@ -209,7 +210,7 @@ def _specimens(recipe: Recipe, entry: Entry) -> list[SpecimenSpec]:
             if entry.random
             else [SpecimenSpec(entry.kind, entry.material, entry.cif, entry.zone, strain=entry.strain)]
         )
-    if entry.kind == "particle" and entry.specimen_seed is None:
+    if entry.kind == "random" or (entry.kind == "particle" and entry.specimen_seed is None):
         return []
     count = min(entry.realisations, SHIPPED_SHEETS) if entry.kind == "amorphous" else entry.realisations
     specimens = [specimen_spec(recipe, entry, number, None) for number in range(count)]
@@ -227,7 +228,8 @@ def table_tasks(recipe: Recipe, accuracy: Accuracy = Accuracy()) -> tuple[TableT
     for entry in recipe.entries:
         # Equal pupils with different sources share a series; the sharpest source decides the statistics.
         by_energy: dict[float, dict[tuple[float, ...], Optics]] = {}
-        for number in sorted(set(entry.draw["condition"].choices)):
+        # Drawn optics have no tables: they are never the same twice.
+        for number in sorted(set(entry.draw["condition"].choices) & set(recipe.conditions)):
             optics = recipe.conditions[number]
             kept = by_energy.setdefault(optics.energy_keV, {})
             pupil = _pupil(optics)
@@ -637,7 +639,7 @@ def find_series(specimen: SpecimenSpec, optics: Optics, detector: Detector) -> S
         return found
     table = None if _defective(specimen) else _table(key)
     if table is None and _defective(specimen):
-        raise AtlasError(f"{key}: crystals with random defects have no multislice tables, only perfect ones do")
+        raise AtlasError(f"{key}: random specimens and crystals with random defects have no multislice tables")
     if table is None:
         raise AtlasError(
             f"no multislice table for {key}{_turned_hint(specimen, optics, detector)}: compute tables of a recipe with "

@@ -19,6 +19,7 @@ from temimagenet.imaging.linear import Contrast
 from temimagenet.imaging.optics import CONDITIONS, Detector, Optics
 from temimagenet.imaging.scan import Scan, ScanNoise
 from temimagenet.specimen import MATERIALS, material, orient, parse_zone, structure_from_text
+from temimagenet.specimen.random_specimen import RANDOM_CENTRE_A, RANDOM_RADIUS_A, SPACING_RANGE_A
 
 __all__ = [
     "Distribution",
@@ -36,7 +37,7 @@ __all__ = [
     "specimen_spec",
 ]
 
-EntryKind = Literal["crystal", "particle", "amorphous"]
+EntryKind = Literal["crystal", "particle", "amorphous", "random"]
 Split = Literal["train", "test", "heldout"]
 Engine = Literal["linear", "multislice"]
 """`linear`: columns times the transfer function; `multislice`: the atlas of scattering-matrix tables."""
@@ -47,20 +48,29 @@ TRAIN_SHARE = 0.75
 SHEET_CELL_A = 60.0
 """Period of the amorphous sheets: sqrt(2) times the largest field that shows no atom twice is 42 A."""
 
+DRAWN_OPTICS = 0
+"""The condition that stands for optics drawn from `energy_keV`, `aperture_mrad` and `source_size_A`."""
+
+RANDOM_REALISATIONS = 2**31
+"""Different specimens of an entry of random ones, unless it says otherwise: in practice each sample has its own."""
+
+RANDOM_CELL_A = 2.0 * (RANDOM_RADIUS_A - np.sqrt(2.0) * (8.0 + RANDOM_CENTRE_A))
+"""What a turned field on a random specimen must fit in: its disc without 8 A of margin and the shift of the centre."""
+
 
 @dataclass(frozen=True)
 class SpecimenSpec:
     """Everything that decides the specimen of a sample.
 
     Attributes:
-        kind: "crystal", "particle" or "amorphous".
-        material: name in `temimagenet.specimen.MATERIALS`; "" with a CIF.
+        kind: "crystal", "particle", "amorphous" or "random".
+        material: name in `temimagenet.specimen.MATERIALS`; "" with a CIF and for random specimens.
         cif: text of a structure file, or "".
         zone: zone axis [uvw] along the beam.
         thickness_A: thickness of a bulk crystal; None for layers, particles and films.
         realisation: which random particle, film or defect arrangement; None for a perfect crystal.
         seed: seed of that realisation.
-        size_A: particle diameter.
+        size_A: particle diameter, or spacing of the columns of a random specimen.
         strain: homogeneous strain (exx, eyy, exy) in the projected plane.
         vacancy_fraction: fraction of columns that lack atoms.
         displacement_A: standard deviation per axis of static column displacements.
@@ -89,7 +99,7 @@ class SampleSpec:
         entry: the recipe entry's name.
         split: "train", "test" or "heldout".
         specimen: what is imaged.
-        condition: number of the imaging condition.
+        condition: number of the imaging condition; 0 where the optics were drawn.
         optics: probe and source.
         detector: annular detector.
         contrast: contrast of the linear engine.
@@ -155,6 +165,10 @@ class Distribution:
             return self.choices[int(fraction * len(self.choices))]
         return self.minimum + fraction * (self.maximum - self.minimum)
 
+    def smallest(self) -> float:
+        """The smallest number that can be drawn."""
+        return float(min(self.choices) if self.choices else self.minimum)
+
     def largest(self) -> float:
         """The largest number that can be drawn."""
         return float(max(self.choices) if self.choices else self.maximum)
@@ -167,13 +181,13 @@ class Entry:
     Attributes:
         name: for people and the catalogue ("SrTiO3 [110]").
         kind: "crystal", "particle" or "amorphous".
-        material: registry name, or "" with a CIF.
+        material: registry name, or "" with a CIF and for random specimens.
         cif: text of the structure file, or "".
         zone: zone axis.
         draw: distributions of this entry: the recipe's with the entry's own on top.
         share: how many samples it gets for one of an entry of share 1.
         heldout: its samples form the `heldout` split.
-        realisations: number of different random particles, films or defect arrangements.
+        realisations: number of different random particles, films, defect arrangements or random specimens.
         specimen_seed: seed of those realisations: entries of equal kind, material, zone axis and `size_A` then show the
             same ones in every recipe; None takes the recipe's seed and the entry's name.
         cell_A: vacuum cell of a particle: the field turned by 45 degrees must fit in it.
@@ -246,7 +260,12 @@ _DRAWN: dict[str, Any] = {
     "scan_modulation": str,
     "scan_form": str,
     "size_A": float,
+    "energy_keV": float,
+    "aperture_mrad": float,
+    "source_size_A": float,
 }
+_OPTICS = ("energy_keV", "aperture_mrad", "source_size_A")
+_SIZED = ("particle", "random")
 _TOP = {
     "schema",
     "name",
@@ -333,7 +352,10 @@ def sample_spec(recipe: Recipe, index: int) -> SampleSpec:
     place = rng.random(2)
     scan_seed, noise_seed = (int(s) for s in rng.integers(2**62, size=2))
 
-    optics = recipe.conditions[drawn["condition"]]
+    if drawn["condition"] == DRAWN_OPTICS:
+        optics = Optics(*(float(drawn[key]) for key in _OPTICS))
+    else:
+        optics = recipe.conditions[drawn["condition"]]
     field_A = float(drawn["field_of_view_A"])
     thickness_A = float(drawn["thickness_A"]) if entry.kind == "crystal" and not _is_layer(entry) else None
     specimen = specimen_spec(recipe, entry, realisation, thickness_A)
@@ -341,6 +363,9 @@ def sample_spec(recipe: Recipe, index: int) -> SampleSpec:
     if entry.kind == "particle":
         # The particle's centre, the origin, lies up to 0.4 of its size from the centre of the field.
         centre = (place - 0.5) * 0.8 * cast(float, specimen.size_A)
+        offset = centre - scan.to_specimen_A(np.full((1, 2), (recipe.image_size - 1) / 2.0))[0]
+    elif entry.kind == "random":
+        centre = (2.0 * place - 1.0) * RANDOM_CENTRE_A
         offset = centre - scan.to_specimen_A(np.full((1, 2), (recipe.image_size - 1) / 2.0))[0]
     else:
         offset = place * SHEET_CELL_A
@@ -380,8 +405,8 @@ def specimen_spec(recipe: Recipe, entry: Entry, realisation: int, thickness_A: f
     elif entry.random:
         seed = _stable_hash(entry.specimen_seed, entry.kind, entry.material, entry.cif, entry.zone, realisation)
     size_A = None
-    if entry.kind == "particle":
-        # A stream of its own: the particle's shape is drawn from the seed itself.
+    if entry.kind in _SIZED:
+        # A stream of its own: the shape is drawn from the seed itself.
         size_A = float(entry.draw["size_A"].draw(np.random.Generator(np.random.Philox(key=[seed, 1]))))
     return SpecimenSpec(
         entry.kind,
@@ -438,7 +463,7 @@ def _tuples(value: Any) -> Any:
 def _split(spec: SampleSpec) -> Split:
     """train or test, by a hash of specimen and scan: noise, dose and engine do not matter, twins stay together.
 
-    A random specimen (particle, film, defects) goes as a whole, by its realisation.
+    A random one (particle, film, defects, random specimen) goes as a whole, by its realisation.
     """
     key: tuple[Any, ...] = (spec.entry, spec.specimen.seed)
     if spec.specimen.realisation is None:
@@ -491,6 +516,8 @@ def _parse(text: str, where: str, folder: Path) -> Recipe:
         detector = Detector(*(float(a) for a in _typed(data, "detector_mrad", list, where, [98.0, 196.0])))
         conditions = dict(CONDITIONS)
         for number, optics in _typed(data, "conditions", dict, where, {}).items():
+            if int(number) == DRAWN_OPTICS:
+                raise ValueError(f"condition {DRAWN_OPTICS} stands for optics drawn from {', '.join(_OPTICS)}")
             conditions[int(number)] = Optics(**optics)
     except (TypeError, ValueError, OpticsError) as error:
         raise RecipeError(f"{where}: detector_mrad or conditions cannot be used: {error}") from error
@@ -519,7 +546,9 @@ def _entry(data: Any, common: Mapping[str, Distribution], where: str, folder: Pa
     if kind not in get_args(EntryKind):
         raise RecipeError(f"{where}: kind {kind!r}, expected one of {', '.join(get_args(EntryKind))}")
     has_cif, has_material = "cif" in data, "material" in data
-    if has_cif == has_material and kind != "amorphous":
+    if kind == "random" and (has_cif or has_material or "zone" in data):
+        raise RecipeError(f"{where}: a random specimen has neither material, cif nor zone")
+    if has_cif == has_material and kind not in ("amorphous", "random"):
         raise RecipeError(f"{where}: expected either material (one of {', '.join(MATERIALS)}) or cif")
     try:
         zone = parse_zone(data.get("zone", (0, 0, 1)))
@@ -529,20 +558,21 @@ def _entry(data: Any, common: Mapping[str, Distribution], where: str, folder: Pa
     name = material_name = str(data.get("material", Path(str(data.get("cif", "graphene"))).stem))
     if kind == "particle":
         name = f"{name} particle"
-    name = "amorphous graphene" if kind == "amorphous" else f"{name} {_zone_text(zone)}"
+    name = {"amorphous": "amorphous graphene", "random": "random"}.get(kind, f"{name} {_zone_text(zone)}")
+    no_material = has_cif or kind == "random"
     strain = tuple(float(e) for e in _typed(data, "strain", list, where, [0.0, 0.0, 0.0]))
     if len(strain) != 3 or max(map(abs, strain)) > 0.3:
         raise RecipeError(f"{where}: strain {list(strain)}, expected [exx, eyy, exy] within +-0.3")
     entry = Entry(
         _typed(data, "name", str, where, name),
         cast(EntryKind, kind),
-        "" if has_cif else ("graphene" if kind == "amorphous" else material_name),
+        "" if no_material else ("graphene" if kind == "amorphous" else material_name),
         cif,
         zone,
         dict(common) | _distributions(_typed(data, "draw", dict, where, {}), f"{where}, draw"),
         _typed(data, "share", int, where, 1),
         _typed(data, "heldout", bool, where, False),
-        _typed(data, "realisations", int, where, 64),
+        _typed(data, "realisations", int, where, RANDOM_REALISATIONS if kind == "random" else 64),
         _typed(data, "specimen_seed", (int, type(None)), where, None),
         float(_typed(data, "cell_A", (int, float), where, 72.0)),
         (strain[0], strain[1], strain[2]),
@@ -558,10 +588,13 @@ def _entry(data: Any, common: Mapping[str, Distribution], where: str, folder: Pa
 
 def _check_entry(entry: Entry, recipe: Recipe, where: str) -> None:
     """Raise `RecipeError` where an entry cannot be drawn in full: what a render would only find late."""
-    missing = [key for key in _DRAWN if key not in entry.draw and (key != "size_A" or entry.kind == "particle")]
+    needless: tuple[str, ...] = () if entry.kind in _SIZED else ("size_A",)
+    if "condition" in entry.draw and DRAWN_OPTICS not in entry.draw["condition"].choices:
+        needless += _OPTICS
+    missing = [key for key in _DRAWN if key not in entry.draw and key not in needless]
     if missing:
         raise RecipeError(f"{where}: no distribution for {', '.join(missing)}; add it to [draw] or to the entry")
-    unknown = [c for c in entry.draw["condition"].choices if c not in recipe.conditions]
+    unknown = [c for c in entry.draw["condition"].choices if c not in recipe.conditions and c != DRAWN_OPTICS]
     if unknown or not entry.draw["condition"].choices:
         known = ", ".join(map(str, recipe.conditions))
         raise RecipeError(f"{where}: condition {unknown or 'range'}: expected a list of numbers among {known}")
@@ -574,12 +607,16 @@ def _check_entry(entry: Entry, recipe: Recipe, where: str) -> None:
         if wrong or not entry.draw[key].choices:
             raise RecipeError(f"{where}: {key} {wrong or 'range'}: expected a list among {', '.join(allowed)}")
     try:
-        if entry.kind != "amorphous":
+        if DRAWN_OPTICS in entry.draw["condition"].choices:
+            for end in (Distribution.smallest, Distribution.largest):
+                Optics(*(end(entry.draw[key]) for key in _OPTICS))
+        if entry.kind not in ("amorphous", "random"):
             orient(structure_from_text(entry.cif) if entry.cif else material(entry.material).atoms(), entry.zone)
     except TEMImageNetError as error:
         raise RecipeError(f"{where}: {error}") from error
     field_A = entry.draw["field_of_view_A"].largest()
-    cell_A = {"particle": entry.cell_A, "amorphous": SHEET_CELL_A}.get(entry.kind, np.inf)
+    cells_A = {"particle": entry.cell_A, "amorphous": SHEET_CELL_A, "random": RANDOM_CELL_A}
+    cell_A = cells_A.get(entry.kind, np.inf)
     if np.sqrt(2.0) * field_A > cell_A:
         raise RecipeError(
             f"{where}: a field of view of {field_A:g} A, {np.sqrt(2.0) * field_A:.1f} A when turned by 45 degrees, "
@@ -588,6 +625,15 @@ def _check_entry(entry: Entry, recipe: Recipe, where: str) -> None:
         )
     if entry.kind == "particle" and entry.draw["size_A"].largest() > entry.cell_A:
         raise RecipeError(f"{where}: a particle of {entry.draw['size_A'].largest():g} A does not fit its cell")
+    if entry.kind == "random":
+        low, high = entry.draw["size_A"].smallest(), entry.draw["size_A"].largest()
+        if low < SPACING_RANGE_A[0] or high > SPACING_RANGE_A[1]:
+            raise RecipeError(
+                f"{where}: size_A from {low:g} to {high:g}: expected column spacings of {SPACING_RANGE_A[0]:g} to "
+                f"{SPACING_RANGE_A[1]:g} A"
+            )
+        if any(entry.strain) or entry.vacancy_fraction or entry.displacement_A:
+            raise RecipeError(f"{where}: strain, vacancies and displacements of a random specimen are drawn with it")
 
 
 def _distributions(data: Mapping[str, Any], where: str) -> dict[str, Distribution]:

@@ -42,6 +42,7 @@ from temimagenet.specimen import (
     faceted_particle,
     material,
     project,
+    random_specimen,
     sheet_specimen,
     shipped_sheet,
     strained,
@@ -63,6 +64,9 @@ __all__ = [
 WINDOW_MARGIN_A = 8.0
 """How far the padded cell of a particle or film reaches beyond the field of view."""
 
+VACUUM_PEAK = 0.01
+"""Stands for the clean image's peak, the unit of background and PSNR, where no column is near; a choice."""
+
 _EDGE_STEP_A = 20.0
 
 _LARGE_CELL_A2 = 300.0
@@ -82,7 +86,7 @@ class Sample:
         series: the clean image as a Fourier series; None where a reader did not need it.
         series_scan: the ideal scan that goes with the series (a padded cell lies along the scan).
         clean_peak: largest value of the linear engine's clean image, fraction of the beam: the unit of the background,
-            and of the PSNR, in both engines.
+            and of the PSNR, in both engines; `VACUUM_PEAK` in vacuum.
         dose_e_per_A2: electrons per A^2.
         row_shift_A: (rows, 2) displacement (dx, dy) of each row of `image` in angstrom.
         scaled: 16-bit forms of intensity maps, where made for storage; `labels` holds the same values.
@@ -140,6 +144,9 @@ def specimen_of(spec: SpecimenSpec) -> Specimen:
     """
     if spec.kind == "amorphous":
         return sheet_specimen(shipped_sheet((spec.realisation or 0) % SHIPPED_SHEETS))
+    if spec.kind == "random":
+        assert spec.size_A is not None
+        return random_specimen(spec.seed, spec.size_A)
     rng = np.random.Generator(np.random.Philox(spec.seed))
     if spec.kind == "particle":
         assert spec.size_A is not None
@@ -359,7 +366,7 @@ def _render_one(
     series, scan = _linear_series(spec)
     clean = evaluate(series, scan, device)
     background = evaluate_background(spec.background, scan.shape, device)
-    clean_peak = float(clean.max())
+    clean_peak = float(clean.max()) or VACUUM_PEAK
     dose = dose_for_psnr(spec.psnr_dB, clean_peak, float((clean + clean_peak * background).mean()), spec.pixel_size_A)
     if engine == "multislice":
         series, scan = _twin_series(spec)

@@ -21,8 +21,8 @@ from temimagenet.recipe import (
 )
 
 
-def test_presets_are_demo_and_v1():
-    assert presets() == ("demo", "v1")
+def test_presets_are_demo_training_and_v1():
+    assert presets() == ("demo", "training", "v1")
     assert load_recipe("v1").samples == 15000
 
 
@@ -98,6 +98,10 @@ scan_form = ["beam"]
 material = "Pt"
 zone = "[110]"
 """
+ENTRY = 'material = "Pt"\nzone = "[110]"'
+OPTICS = """energy_keV = { min = 60, max = 300 }
+aperture_mrad = { min = 10, max = 30 }
+source_size_A = { min = 0.5, max = 1.6 }"""
 
 
 @pytest.mark.parametrize(
@@ -130,6 +134,14 @@ zone = "[110]"
             "larger than the specimen's cell",
         ),
         ('material = "Pt"', 'kind = "amorphous"\ndraw = { field_of_view_A = 50 }', "larger than the specimen's cell"),
+        ('material = "Pt"', 'kind = "random"', "neither material, cif nor zone"),
+        (ENTRY, 'kind = "random"', "no distribution for size_A"),
+        (ENTRY, 'kind = "random"\ndraw = { size_A = 0.3 }', "column spacings of 0.8 to 10"),
+        (ENTRY, 'kind = "random"\ndraw = { size_A = 2, field_of_view_A = 60 }', "larger than the specimen's cell"),
+        (ENTRY, 'kind = "random"\ndraw = { size_A = 2 }\nstrain = [0.1, 0, 0]', "are drawn with it"),
+        ("condition = [1]", "condition = [0]", "no distribution for energy_keV, aperture_mrad, source_size_A"),
+        ("condition = [1]", f"condition = [0]\n{OPTICS}".replace("60", "0.1"), "beam energy 0.1 keV"),
+        ("condition = [1]", f"condition = [0]\n{OPTICS}".replace("0.5", "-0.5"), "source size -0.5"),
     ],
 )  # fmt: skip
 def test_bad_recipes_get_one_clear_error(tmp_path, old, new, message):
@@ -142,7 +154,7 @@ def test_bad_recipes_get_one_clear_error(tmp_path, old, new, message):
 
 
 def test_a_missing_recipe_lists_the_presets(tmp_path):
-    with pytest.raises(RecipeError, match="presets demo, v1"):
+    with pytest.raises(RecipeError, match="presets demo, training, v1"):
         load_recipe(tmp_path / "none.toml")
 
 
@@ -170,3 +182,50 @@ def test_an_unparsable_cif_is_named(tmp_path):
 
 def test_the_resolved_recipe_is_the_same_text_each_time(recipe_path):
     assert load_recipe(recipe_path).to_json() == load_recipe(recipe_path).to_json()
+
+
+def test_condition_0_draws_the_optics_and_cannot_be_set(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(GOOD.replace("condition = [1]", f"condition = [0, 0, 1]\n{OPTICS}"))
+    specs = [sample_spec(load_recipe(path), i) for i in range(60)]
+    drawn = [s.optics for s in specs if s.condition == 0]
+    assert all(s.optics == CONDITIONS[1] for s in specs if s.condition == 1)
+    assert 20 < len(drawn) == len(set(drawn)) < 60
+    assert all(60 <= o.energy_keV <= 300 and 10 <= o.aperture_mrad <= 30 for o in drawn)
+    assert all(0.5 <= o.source_size_A <= 1.6 for o in drawn)
+    path.write_text(GOOD + "[conditions.0]\nenergy_keV = 200\naperture_mrad = 20\n")
+    with pytest.raises(RecipeError, match="condition 0 stands for"):
+        load_recipe(path)
+
+
+def test_training_draws_widely_and_seven_of_ten_are_random():
+    recipe = load_recipe("training")
+    specs = [sample_spec(recipe, i) for i in range(1600)]
+    random = [s for s in specs if s.specimen.kind == "random"]
+    assert len(random) == 0.7 * len(specs)
+    assert len({s.specimen.seed for s in random}) == len(random)
+    assert {s.split for s in specs} == {"train", "test"}
+    perfect = (e for e in load_recipe("v1").entries if e.heldout and not e.random and not any(e.strain))
+    unseen = {(e.material, e.zone) for e in perfect}
+    assert not unseen & {(e.material, e.zone) for e in recipe.entries}
+    for values, low, high in (
+        ([s.pixel_size_A for s in specs], 0.06, 0.2),
+        ([s.rotation_deg for s in specs], 0.0, 360.0),
+        ([s.psnr_dB for s in specs], 5.0, 35.0),
+        ([s.scan_noise.sigma_A for s in specs], 0.0, 0.35),
+        ([s.optics.aperture_mrad for s in specs], 10.0, 30.0),
+        ([s.optics.energy_keV for s in specs], 60.0, 300.0),
+        ([s.optics.source_size_A for s in specs], 0.5, 1.6),
+        ([s.specimen.size_A for s in random], 1.2, 4.5),
+    ):
+        assert low <= min(values) < low + 0.1 * (high - low)
+        assert high >= max(values) > high - 0.1 * (high - low)
+    middle = [0.08 <= s.pixel_size_A <= 0.16 for s in specs]
+    assert 0.7 < sum(middle) / len(middle) < 0.95
+
+
+@settings(max_examples=30, deadline=None)
+@given(index=st.integers(0, 10**7))
+def test_training_specs_survive_json(index):
+    spec = sample_spec(load_recipe("training"), index)
+    assert spec_from_json(spec_to_json(spec)) == spec

@@ -134,7 +134,7 @@ def test_bright_spots_of_an_isolated_lattice_are_at_the_positions(recipe):
             assert abs(int(patch.argmax()) % 5 - 2) <= 1
 
 
-@pytest.mark.parametrize("kind", ["constant", "ramp", "nonlinear"])
+@pytest.mark.parametrize("kind", ["constant", "ramp", "nonlinear", "film"])
 def test_backgrounds_are_positive_and_within_their_level(kind):
     for seed in range(30):
         background = draw_background(kind, 0.4, np.random.default_rng(seed))

@@ -14,7 +14,7 @@ from temimagenet.errors import OpticsError
 
 __all__ = ["Background", "BackgroundKind", "draw_background", "evaluate_background"]
 
-BackgroundKind = Literal["constant", "ramp", "nonlinear"]
+BackgroundKind = Literal["constant", "ramp", "nonlinear", "film"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def draw_background(kind: BackgroundKind, level: float, rng: np.random.Generator
     """Draw a background of a kind whose strongest possible value is about `level` (in clean peaks).
 
     A ramp runs from 0 to `level` across the field in a random direction; the non-linear kind is a low constant with
-    one to three stripes patterns of up to two cycles and one to three blobs.
+    one to three stripes patterns of up to two cycles and one to three blobs. A film is the speckle of an amorphous
+    support: 12 to 40 stripes patterns of every direction and up to 4 to 20 cycles, a choice: details of 0.5 to 5 A.
     """
     if kind == "constant":
         return Background("constant", level)
@@ -60,6 +61,13 @@ def draw_background(kind: BackgroundKind, level: float, rng: np.random.Generator
         angle = rng.uniform(0.0, 2.0 * np.pi)
         slope = level * np.array([np.cos(angle), np.sin(angle)]) / (abs(np.cos(angle)) + abs(np.sin(angle)))
         return Background("ramp", float(-np.minimum(slope, 0.0).sum()), (float(slope[0]), float(slope[1])))
+    if kind == "film":
+        # Evenly in the plane of frequencies.
+        count, finest = int(rng.integers(12, 41)), rng.uniform(4.0, 20.0)
+        cycles, towards = finest * np.sqrt(rng.random(count)), rng.uniform(0.0, 2.0 * np.pi, count)
+        share, phase = np.full(count, level / count), rng.uniform(0.0, 2.0 * np.pi, count)
+        waves = np.stack([share, cycles * np.cos(towards), cycles * np.sin(towards), phase], axis=1)
+        return Background("film", stripes=tuple((w[0], w[1], w[2], w[3]) for w in waves.tolist()))
     terms = rng.integers(1, 4, size=2)
     share = rng.dirichlet(np.ones(1 + terms.sum())) * level
     stripes = tuple(

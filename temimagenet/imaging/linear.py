@@ -105,10 +105,8 @@ def window(specimen: Specimen, scan: Scan, margin_A: float) -> tuple[Specimen, S
     repetition: an error of the probe's tails beyond the margin, below 1 % of the peak for 8 A (tested).
 
     Returns:
-        The specimen in the scan's frame, and the scan to use with it (no rotation, row shifts kept).
-
-    Raises:
-        SpecimenError: nothing of the specimen lies in the cell.
+        The specimen in the scan's frame, without sites where the cell is vacuum, and the scan to use with it (no
+        rotation, row shifts kept).
     """
     rows, columns = scan.shape
     size = scan.pixel_size_A * np.array([columns, rows]) + 2.0 * margin_A
@@ -116,8 +114,6 @@ def window(specimen: Specimen, scan: Scan, margin_A: float) -> tuple[Specimen, S
     placed = in_scan + margin_A
     keep = ((placed >= 0.0) & (placed < size)).all(axis=1)
     placed, index = placed[keep], index[keep]
-    if len(index) == 0:
-        raise SpecimenError(f"{specimen.name}: no atom lies within {margin_A} A of the field of view")
     # Sites of one column may be split by the window's edge: what remains of it is still that column.
     _, column = np.unique(specimen.column[index], return_inverse=True)
     cut = Specimen(

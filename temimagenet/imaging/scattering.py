@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 
 import numpy as np
@@ -57,6 +57,13 @@ def electron_scattering_factor_A(
 
 
 @cache
+def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gauss-Legendre nodes and weights: slower to find than to use."""
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    return nodes, weights
+
+
+@lru_cache(maxsize=8192)
 def annular_cross_section_A2(number: int, energy_keV: float, detector: Detector) -> float:
     """Cross-section in A^2 for elastic scattering of one atom into the detector, first Born approximation.
 
@@ -64,7 +71,7 @@ def annular_cross_section_A2(number: int, energy_keV: float, detector: Detector)
     """
     wavelength = wavelength_A(energy_keV)
     low, high = (angle * 1e-3 / wavelength for angle in (detector.inner_mrad, detector.outer_mrad))
-    nodes, weights = np.polynomial.legendre.leggauss(200)
+    nodes, weights = _quadrature()
     q = low + 0.5 * (high - low) * (nodes + 1.0)
     integrand = electron_scattering_factor_A(number, q) ** 2 * 2.0 * np.pi * q
     integral = 0.5 * (high - low) * float(weights @ integrand)

@@ -20,6 +20,7 @@ from temimagenet.specimen.crystal import (
 )
 from temimagenet.specimen.materials import MATERIALS, Material, material
 from temimagenet.specimen.particle import faceted_particle, particle_stack
+from temimagenet.specimen.random_specimen import random_specimen
 from temimagenet.specimen.specimen import Specimen
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "parse_zone",
     "particle_stack",
     "project",
+    "random_specimen",
     "read_structure",
     "ring_sizes",
     "sheet_specimen",

@@ -21,7 +21,7 @@ class Specimen:
     """Atoms projected along the beam ("sites"), grouped into atomic columns.
 
     A site is a set of like atoms at one projected position. A column is a group of sites that the eye
-    sees as one spot (Ti and O of SrTiO3 [001], say): sites make the image, columns make the labels.
+    sees as one spot (Ti and O of SrTiO3 [001], say): sites make the image, columns make the labels. Vacuum has none.
 
     Attributes:
         name: what it is, for people ("SrTiO3 [110]").
@@ -48,9 +48,7 @@ class Specimen:
             if len(getattr(self, field)) != n:
                 found = len(getattr(self, field))
                 raise SpecimenError(f"specimen {self.name!r}: {field} has {found} entries for {n} sites")
-        if n == 0:
-            raise SpecimenError(f"specimen {self.name!r} has no atoms")
-        if set(np.unique(self.column).tolist()) != set(range(int(self.column.max()) + 1)):
+        if set(np.unique(self.column).tolist()) != set(range(int(self.column.max(initial=-1)) + 1)):
             raise SpecimenError(f"specimen {self.name!r}: column indices are not 0..K-1 without gaps")
 
     @cached_property
@@ -73,12 +71,14 @@ class Specimen:
     @property
     def is_layer(self) -> bool:
         """Whether it is periodic and every site holds one to four whole atoms: a single layer, not a slab."""
-        return self.cell_A is not None and self.atoms.max() <= 4.0 and bool(np.all(self.atoms % 1.0 == 0.0))
+        return self.cell_A is not None and self.atoms.max(initial=0.0) <= 4.0 and bool(np.all(self.atoms % 1.0 == 0.0))
 
     @cached_property
     def column_kinds(self) -> tuple[str, ...]:
         """Elements of each column by falling Z ("TiO", "Dy"), with their number in a layer, where it is few ("S2")."""
         few = self.is_layer
+        if not few and len(self.numbers) == len(self.column_xy_A):
+            return tuple(chemical_symbols[z] for z in self.numbers[np.argsort(self.column)].tolist())
         amounts: list[dict[int, float]] = [defaultdict(float) for _ in range(len(self.column_xy_A))]
         for k, z, atoms in zip(self.column.tolist(), self.numbers.tolist(), self.atoms.tolist(), strict=True):
             amounts[k][z] += atoms

@@ -365,8 +365,8 @@ def _spec_fields(spec: SampleSpec) -> dict[str, Any]:
         "split": spec.split,
         "entry": spec.entry,
         "material": _material_name(spec),
-        "formula": _formula(what.material, what.cif),
-        "zone": "" if what.kind == "amorphous" else "[" + "".join(map(str, what.zone)) + "]",
+        "formula": "" if what.kind == "random" else _formula(what.material, what.cif),
+        "zone": "" if what.kind in ("amorphous", "random") else "[" + "".join(map(str, what.zone)) + "]",
         "morphology": _morphology(spec),
         "thickness_A": np.nan if what.thickness_A is None else what.thickness_A,
         "realisation": pd.NA if what.realisation is None else what.realisation,
@@ -402,7 +402,7 @@ def _material_name(spec: SampleSpec) -> str:
 
 
 def _morphology(spec: SampleSpec) -> str:
-    """bulk, layer, particle or amorphous."""
+    """bulk, layer, particle, amorphous or random."""
     if spec.specimen.kind != "crystal":
         return spec.specimen.kind
     return "layer" if spec.specimen.thickness_A is None else "bulk"
