@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock, get_ident
+from typing import Any
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -12,6 +14,14 @@ from threadpoolctl import ThreadpoolController
 from temimagenet.errors import DeviceError
 
 __all__ = ["check_device", "single_threaded"]
+
+
+_LOCK = Lock()
+_inside: list[int] = []
+"""Identities of the threads within blocks of one thread."""
+
+_before: list[tuple[int, Any]] = []
+"""What the first of them found: torch's threads, and the limit that restores BLAS's."""
 
 
 def check_device(device: torch.device | str) -> torch.device:
@@ -41,10 +51,18 @@ def single_threaded() -> Iterator[None]:
 
     It is also the fastest on these small matrices: idle BLAS threads spin and take the cores of other processes.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with _LOCK:
+        _inside.append(get_ident())
+        if len(_inside) == 1:
+            _before.append((torch.get_num_threads(), _thread_pools().limit(limits=1, user_api="blas")))
+            torch.set_num_threads(1)
     try:
-        with _thread_pools().limit(limits=1, user_api="blas"):
-            yield
+        yield
     finally:
-        torch.set_num_threads(threads)
+        with _LOCK:
+            _inside.remove(get_ident())
+            # Whoever leaves last restores what the first one found: blocks of several threads overlap.
+            if not _inside:
+                threads, limit = _before.pop()
+                limit.restore_original_limits()
+                torch.set_num_threads(threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
@@ -31,7 +32,7 @@ _MOST_TOGETHER = 6
 _REACH = 3.5
 """Spots are taken to end here, in standard deviations: 0.2 % of their height."""
 
-_ROUNDS = 40
+_ROUNDS = 12
 _STEPS = 5
 """Steps of a window before its neighbours are looked at anew."""
 
@@ -136,12 +137,26 @@ def fit_gaussians(
         raise LocalizeError(
             "negative pixels: Poisson likelihood wants counts; subtract no background, or least-squares"
         )
-    half = max(2, int(np.ceil(window * width_px)))
+    if not 1.0 <= window <= 10.0:
+        raise LocalizeError(f"window {window}: expected a half edge of 1 to 10 standard deviations")
     found = np.full((len(start), 8), np.nan)
     settled = np.zeros(len(start), dtype=bool)
+    half = _half_edge(values, window * width_px)
     if len(start):
         found, settled = _Windows(values, start, width_px, half, estimator, elliptic).fit()
+        fitted = float(np.median(found[settled, 4])) if settled.any() else width_px
+        if not 0.8 < fitted / width_px < 1.25:
+            # Windows fit the spots that are there, not those that were expected.
+            width_px *= float(np.clip(fitted / width_px, 0.6, 1.6))
+            half = _half_edge(values, window * width_px)
+            found, settled = _Windows(values, start, width_px, half, estimator, elliptic).fit()
     return _columns(found, settled, start, values.shape, half, width_px, pixel_size_A)
+
+
+def _half_edge(values: NDArray[np.float64], reach_px: float) -> int:
+    """Half edge of the windows in pixels: no window is larger than the image."""
+    shortest: int = min(values.shape)
+    return max(2, min(math.ceil(reach_px), (shortest + 1) // 2))
 
 
 def _columns(

@@ -205,3 +205,21 @@ def test_any_image_gives_columns_or_one_clear_error(image, places, estimator, el
     assert np.isfinite(found.xy_px[sound]).all()
     assert (found.sigma_px[sound] >= 0.0).all()
     assert (np.linalg.norm(found.xy_px[sound] - np.array(places)[sound], axis=1) <= 1.5).all()
+
+
+def test_windows_follow_the_width_that_is_found():
+    """An expected width a third too small: windows that hold half a spot would know neither width nor background."""
+    rng = np.random.default_rng(9)
+    xy = _lattice(30.0, 6, rng)
+    image = rng.poisson(_picture(xy, 40.0, 6.0, (210, 210), 5.0)).astype(float)
+    found = fit_gaussians(image, 0.1, xy, 4.2)
+    inside = ((xy > 25.0) & (xy < 185.0)).all(axis=1)
+    assert found.sound[inside].all()
+    np.testing.assert_allclose(found.width_px[inside].mean(), 6.0, rtol=0.02)
+    assert np.std(((found.xy_px - xy) / found.sigma_px)[inside]) == pytest.approx(1.0, abs=0.25)
+
+
+@pytest.mark.parametrize("window", [-1.0, 0.0, 1e3, float("nan")])
+def test_a_window_that_is_none_is_told(window):
+    with pytest.raises(LocalizeError, match="window"):
+        fit_gaussians(np.eye(20), 0.1, np.array([[5.0, 5.0]]), 2.0, window=window)
