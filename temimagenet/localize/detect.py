@@ -93,7 +93,8 @@ def detect_columns(
         pixel_size_A: pixel size; only bounds the width, so it may be wrong by a factor of two.
         width_A: least and largest standard deviation of a spot.
         false_share: largest expected share of noise among what is found (Benjamini & Hochberg, J. R. Stat. Soc. B 57
-            (1995) 289); in an image without columns, the chance that anything is found.
+            (1995) 289); in an image without columns, the chance that anything is found. Holds from some ten counts a
+            pixel; far below one, shot noise is not normal and is found.
 
     Returns:
         Columns in no particular order; none where nothing stands out.
