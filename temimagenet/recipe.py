@@ -180,7 +180,7 @@ class Entry:
 
     Attributes:
         name: for people and the catalogue ("SrTiO3 [110]").
-        kind: "crystal", "particle" or "amorphous".
+        kind: "crystal", "particle", "amorphous" or "random".
         material: registry name, or "" with a CIF and for random specimens.
         cif: text of the structure file, or "".
         zone: zone axis.

@@ -49,6 +49,12 @@ class _Sites:
     atoms: Float[NDArray[np.float64], "N"]
     u_A: Float[NDArray[np.float64], "N"]
 
+    @property
+    def brightness(self) -> Float[NDArray[np.float64], "N"]:
+        """What they scatter, roughly: atoms times Z^1.7."""
+        bright: NDArray[np.float64] = self.atoms * self.numbers**1.7
+        return bright
+
     def picked(self, which: NDArray[np.bool_]) -> _Sites:
         """Some of them."""
         return _Sites(self.xy_A[which], self.numbers[which], self.atoms[which], self.u_A[which])
@@ -100,7 +106,7 @@ def random_specimen(seed: int, spacing_A: float) -> Specimen:
     elif kind == "sheet":
         sites = _disordered(spacing_A, rng)
     else:
-        crystal = _crystal(spacing_A, rng)
+        crystal = _crystal(spacing_A, bool(rng.random() < 0.25), rng)
         sites = _bicrystal(crystal, spacing_A, rng) if kind == "bicrystal" else _tiled(crystal, rng.random(2) * 10.0)
         sites = _imperfect(sites, crystal.layer, rng)
         if kind == "particle":
@@ -144,8 +150,8 @@ def _nearest(fractional: NDArray[np.float64], cell: NDArray[np.float64]) -> floa
     return float(apart[apart > 1e-9].min())
 
 
-def _crystal(spacing_A: float, rng: np.random.Generator) -> _Crystal:
-    """A random crystal whose columns, dumbbells taken as one, are `spacing_A` apart or more."""
+def _crystal(spacing_A: float, layer: bool, rng: np.random.Generator) -> _Crystal:
+    """A random slab or layer whose columns, dumbbells taken as one, are `spacing_A` apart or more."""
     cell = _lattice(rng)
     groups = int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.35, 0.25, 0.16, 0.12, 0.06, 0.06]))
     # Columns of real crystals mostly sit at simple fractions of the cell.
@@ -168,7 +174,6 @@ def _crystal(spacing_A: float, rng: np.random.Generator) -> _Crystal:
             owner = np.arange(len(spots))
     species = _species(int(rng.integers(1, 4)), rng)
     kind = rng.integers(len(species), size=len(spots))[owner]
-    layer = bool(rng.random() < 0.25)
     if layer:
         atoms = rng.choice([1.0, 2.0, 3.0], p=[0.7, 0.25, 0.05], size=len(spots))[owner]
     else:
@@ -213,7 +218,10 @@ def _bicrystal(crystal: _Crystal, spacing_A: float, rng: np.random.Generator) ->
         line = np.array([1.0, 0.0]) @ _turn(rng.uniform(0.0, 2.0 * np.pi))
         other = _moved(crystal, _turn(np.deg2rad(_between(rng, (3.0, 90.0)))))
         if kind > 0.8:
-            other = _crystal(spacing_A, rng)
+            # Alike in thickness and within ten times in brightness: both can be seen.
+            other = _crystal(spacing_A, crystal.layer, rng)
+            while not 0.1 < other.motif.brightness.max() / crystal.motif.brightness.max() < 10.0:
+                other = _crystal(spacing_A, crystal.layer, rng)
     normal = np.array([-line[1], line[0]])
     point = normal * rng.uniform(-12.0, 12.0)
     first = _tiled(crystal, point)
@@ -280,15 +288,15 @@ def _cut(sites: _Sites, layer: bool, rng: np.random.Generator) -> _Sites:
 
 
 def _with_adatoms(sites: _Sites, rng: np.random.Generator) -> _Sites:
-    """Lone columns of few atoms anywhere, off the lattice, in one specimen of four."""
+    """Lone columns anywhere, off the lattice, no thicker than the rest, in one specimen of four."""
     if rng.random() > 0.25 or len(sites.xy_A) == 0:
         return sites
     # As bright as a tenth of the brightest column or more: what is far dimmer nobody could see beside it.
-    bright = float((sites.atoms * sites.numbers**1.7).max())
+    bright = float(sites.brightness.max())
     xy = rng.uniform(-RANDOM_RADIUS_A, RANDOM_RADIUS_A, size=(int(rng.integers(5, 150)), 2))
     xy = xy[(xy**2).sum(axis=1) < RANDOM_RADIUS_A**2]
     number = int(rng.integers(6, 84))
-    atoms = np.maximum(np.rint(rng.uniform(0.1, 0.6, len(xy)) * bright / number**1.7), 1.0)
+    atoms = np.rint(rng.uniform(0.1, 0.6, len(xy)) * bright / number**1.7).clip(1.0, sites.atoms.max())
     extra = _Sites(xy, np.full(len(xy), number), atoms, np.full(len(xy), _between(rng, _THERMAL_A)))
     # Kept clear of the columns, so that what is seen stays what is told.
     clear = np.asarray(KDTree(sites.xy_A).query(xy)[0]) > 1.0
