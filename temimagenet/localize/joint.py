@@ -129,7 +129,7 @@ class Problem:
         self.order = np.argsort(start[:, 1], kind="stable")
         start = start[self.order]
         self.anchor, self.anchor_precision = start, np.full(len(start), (ANCHOR * width) ** -2)
-        self.middle = np.rint(start).astype(np.int64)
+        self.middle = np.clip(np.rint(start), 0, np.array(values.shape[::-1]) - 1).astype(np.int64)
         self.by, self.bx = _splines(values.shape[0]), _splines(values.shape[1])
         # A window's rows of the splines, zero beyond the image.
         pad = ((self.half, self.half), (0, 0))

@@ -239,7 +239,7 @@ def test_what_cannot_be_fitted_is_told():
     assert (fit.columns.flags != 0).all(), "noise is no column"
 
 
-@pytest.mark.parametrize("place", [(0.0, 0.0), (63.4, 30.0)])
+@pytest.mark.parametrize("place", [(0.0, 0.0), (63.4, 30.0), (63.5, 30.0)])
 def test_one_start_at_the_edge_gives_one_flagged_column(place):
     image, _ = _image(_lattice(64), 64, np.random.default_rng(3))
     found = fit_scan_aware(image, 0.1, np.array([place]), WIDTH).columns
