@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
-from threading import Lock, get_ident
+from threading import Lock
 from typing import Any
 
 import torch
@@ -14,14 +15,6 @@ from threadpoolctl import ThreadpoolController
 from temimagenet.errors import DeviceError
 
 __all__ = ["check_device", "single_threaded"]
-
-
-_LOCK = Lock()
-_inside: list[int] = []
-"""Identities of the threads within blocks of one thread."""
-
-_before: list[tuple[int, Any]] = []
-"""What the first of them found: torch's threads, and the limit that restores BLAS's."""
 
 
 def check_device(device: torch.device | str) -> torch.device:
@@ -45,24 +38,43 @@ def _thread_pools() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+@dataclass
+class _Users:
+    """Blocks of one thread that are open now, in whatever threads.
+
+    Attributes:
+        count: how many.
+        threads: torch's number of threads before the first of them.
+        limit: restores BLAS's.
+    """
+
+    count: int = 0
+    threads: int = 0
+    limit: Any = None
+
+
+_users, _lock = _Users(), Lock()
+
+
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """One thread: sums are then taken in the same order wherever and with whatever neighbours a sample runs.
 
     It is also the fastest on these small matrices: idle BLAS threads spin and take the cores of other processes.
+    Blocks of several threads may overlap.
     """
-    with _LOCK:
-        _inside.append(get_ident())
-        if len(_inside) == 1:
-            _before.append((torch.get_num_threads(), _thread_pools().limit(limits=1, user_api="blas")))
-            torch.set_num_threads(1)
+    own = torch.get_num_threads()
+    with _lock:
+        if not _users.count:
+            _users.threads, _users.limit = own, _thread_pools().limit(limits=1, user_api="blas")
+        _users.count += 1
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        with _LOCK:
-            _inside.remove(get_ident())
-            # Whoever leaves last restores what the first one found: blocks of several threads overlap.
-            if not _inside:
-                threads, limit = _before.pop()
-                limit.restore_original_limits()
-                torch.set_num_threads(threads)
+        with _lock:
+            _users.count -= 1
+            if not _users.count:
+                _users.limit.restore_original_limits()
+            # Torch has a number for each thread, and one for threads to come: that of the last call.
+            torch.set_num_threads(own if _users.count else _users.threads)

@@ -15,12 +15,14 @@ def _counts():
 def test_overlapping_blocks_restore_what_was_there():
     torch.set_num_threads(2)
     before = _counts()
+    seen = []
     first_is_in, second_is_in = threading.Event(), threading.Event()
 
     def first():
         with single_threaded():
             first_is_in.set()
             second_is_in.wait(5.0)
+        seen.append(torch.get_num_threads())
 
     def second():
         first_is_in.wait(5.0)
@@ -34,4 +36,9 @@ def test_overlapping_blocks_restore_what_was_there():
     two.start()
     one.join()
     two.join()
+    # The thread that left first has its own number back, too, and so have those to come.
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == [2, 2]
     assert _counts() == before

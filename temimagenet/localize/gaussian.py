@@ -46,7 +46,12 @@ leaves the square of that."""
 _FAR = 2e-2
 """The same for a fifth of the error: neighbours follow by a fifth of it or less."""
 
+_DARKEST = 1e-3
+"""Least expected counts of a background, in means of the image."""
+
 _SMALL = 0.03
+"""Pulls below which a series is more exact than the logarithm."""
+
 _ROUNDING = 1e-6
 """Relative rise of a cost in single precision that is none."""
 
@@ -139,32 +144,24 @@ def fit_gaussians(
         )
     if not 1.0 <= window <= 10.0:
         raise LocalizeError(f"window {window}: expected a half edge of 1 to 10 standard deviations")
-    found = np.full((len(start), 8), np.nan)
-    settled = np.zeros(len(start), dtype=bool)
-    half = _half_edge(values, window * width_px)
-    if len(start):
-        found, settled = _Windows(values, start, width_px, half, estimator, elliptic).fit()
-        fitted = float(np.median(found[settled, 4])) if settled.any() else width_px
-        if not 0.8 < fitted / width_px < 1.25:
-            # Windows fit the spots that are there, not those that were expected.
-            width_px *= float(np.clip(fitted / width_px, 0.6, 1.6))
-            half = _half_edge(values, window * width_px)
-            found, settled = _Windows(values, start, width_px, half, estimator, elliptic).fit()
-    return _columns(found, settled, start, values.shape, half, width_px, pixel_size_A)
-
-
-def _half_edge(values: NDArray[np.float64], reach_px: float) -> int:
-    """Half edge of the windows in pixels: no window is larger than the image."""
-    shortest: int = min(values.shape)
-    return max(2, min(math.ceil(reach_px), (shortest + 1) // 2))
+    if not len(start):
+        return FoundColumns.none(pixel_size_A)
+    windows = _Windows(values, start, width_px, window, estimator, elliptic)
+    found, settled = windows.fit()
+    fitted = float(np.median(found[settled, 4])) if settled.any() else width_px
+    if not 0.8 < fitted / width_px < 1.25:
+        # Windows fit the spots that are there, not those that were expected.
+        width_px *= float(np.clip(fitted / width_px, 0.6, 1.6))
+        windows = _Windows(values, start, width_px, window, estimator, elliptic)
+        found, settled = windows.fit()
+    return _columns(found, settled, start, windows.cut, width_px, pixel_size_A)
 
 
 def _columns(
     found: NDArray[np.float64],
     settled: NDArray[np.bool_],
     start: NDArray[np.float64],
-    shape: tuple[int, ...],
-    half: int,
+    cut: NDArray[np.bool_],
     width_px: float,
     pixel_size_A: float,
 ) -> FoundColumns:
@@ -172,8 +169,6 @@ def _columns(
     xy, sigma, width = found[:, :2], found[:, 2:4], found[:, 4]
     height, height_sigma, relative = found[:, 5], found[:, 6], found[:, 7]
     flags = np.where(settled & np.isfinite(found).all(axis=1), 0, int(Flag.NOT_CONVERGED))
-    middle = np.rint(start)
-    cut = ((middle < half) | (middle > np.array(shape[::-1]) - 1 - half)).any(axis=1)
     flags |= np.where(cut, int(Flag.CUT), 0)
     flags |= doubts(xy, start, width_px, height, height_sigma)
     usual = np.median(width[flags == 0]) if (flags == 0).any() else width_px
@@ -195,32 +190,32 @@ class _Windows:
     """
 
     def __init__(
-        self, values: NDArray[np.float64], start: NDArray[np.float64], width_px: float, half: int,
+        self, values: NDArray[np.float64], start: NDArray[np.float64], width_px: float, window: float,
         estimator: Estimator, elliptic: bool,
     ) -> None:  # fmt: skip
+        rows, columns = values.shape
+        # No window is larger than the image.
+        half = max(2, min(math.ceil(window * width_px), (min(rows, columns) + 1) // 2))
         self.half, self.estimator = half, estimator
         self.shapes = 3 if elliptic else 1
         self.width = width_px / half
         self.scale = float(np.abs(values).mean())
-        rows, columns = values.shape
         # Windows may reach into a frame that counts for nothing.
         frame = ((half, half), (half, half))
         self.picture = torch.from_numpy(np.pad(values / self.scale, frame))
         self.inside = torch.from_numpy(np.pad(np.ones(values.shape, dtype=np.float32), frame))
         self.start = torch.from_numpy(start)
-        self.middle = self.start.round().long()
-        self.middle[:, 0].clamp_(0, columns - 1)
-        self.middle[:, 1].clamp_(0, rows - 1)
+        corner = torch.tensor([columns - 1, rows - 1])
+        self.middle = torch.minimum(self.start.round().long().clamp_min(0), corner)
+        self.cut = ((self.middle < half) | (self.middle > corner - half)).any(dim=1).numpy()
         self.steps = torch.arange(-half, half + 1, dtype=torch.float64) / half
         y, x = (grid.reshape(-1) for grid in torch.meshgrid(self.steps, self.steps, indexing="ij"))
         self.monomials = torch.stack([x**p * y**q for p, q in _POWERS]).float()
         self.near, self.together, self.reaching = _neighbours(start, half, width_px)
-        # Of every column as last fitted: x and y in pixels of the image, the precision matrix a, b, c, height; and the
-        # background below it.
+        # Of every column as last fitted: x and y in pixels of the image, the precision matrix a, b, c, height.
         self.spots = torch.zeros((len(start), 6), dtype=torch.float64)
         self.spots[:, :2] = self.start
         self.spots[:, 2] = self.spots[:, 4] = self.width**-2
-        self.low = torch.zeros(len(start), dtype=torch.float64)
 
     def fit(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """(N, 8) x, y, their errors, width, height, its error, and the relative error of the intensity; and which have
@@ -228,10 +223,8 @@ class _Windows:
         threads = torch.get_num_threads()
         plans: list[tuple[NDArray[np.int64], int, bool]] = []
         # Those that reach beyond the image cost more.
-        corner = np.array(self.picture.shape[::-1]) - 1 - 3 * self.half
-        cut = ((self.middle.numpy() < self.half) | (self.middle.numpy() > corner)).any(axis=1)
-        for count, edge in np.unique(np.stack([self.together, cut], axis=1), axis=0).tolist():
-            group = np.flatnonzero((self.together == count) & (cut == bool(edge)))
+        for count, edge in np.unique(np.stack([self.together, self.cut], axis=1), axis=0).tolist():
+            group = np.flatnonzero((self.together == count) & (self.cut == bool(edge)))
             size = int(np.clip(_BATCH // (count * self.monomials.shape[1]), 32, 1024))
             # As many batches for each thread, unless they are so small that what is done once a batch takes the time.
             parts = -(-len(group) // size)
@@ -241,7 +234,7 @@ class _Windows:
         with single_threaded(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             batches = list(pool.map(lambda plan: _Batch(self, *plan), plans))
             for batch in batches:
-                batch.begin()
+                batch.take_heights()
             for _ in range(_ROUNDS):
                 moved = sum(pool.map(_Batch.improve, batches, repeat(self.spots.clone())))
                 # One column in a hundred may wander without keeping the others from their end.
@@ -351,11 +344,12 @@ class _Batch:
         reach[2 + shapes :: 3] = reach[3 + shapes :: 3] = 1.5 * width
         reach[2 + shapes : 4 + shapes] = 3.0 * width
         self.least, self.most = p - reach, p + reach
-        # Nor are they holes.
+        # Nor are they holes; counts are expected everywhere.
         self.least[:, 1 + shapes :: 3] = 0.0
+        if windows.estimator == "poisson":
+            self.least[:, 0] = _DARKEST - self.base[:, 0]
         for axis in (1, 3) if shapes == 3 else (1,):
             self.least[:, axis], self.most[:, axis] = (2.5 * width) ** -2, (0.4 * width) ** -2
-        self.p = p
         self.damping = torch.full((len(own),), 1e-3, dtype=torch.float64)
         self.settled = torch.zeros(len(own), dtype=torch.bool)
         self.fixed = torch.zeros_like(self.data)
@@ -363,14 +357,14 @@ class _Batch:
         sides = (square[:, 0], square[:, -1], square[:, :, 0], square[:, :, -1])
         low = torch.stack([side.mean(dim=1) for side in sides]).amin(dim=0)  # above the base, like `data`
         spot = windows.spot(p[:, 2 + shapes], p[:, 3 + shapes], p[:, 1], torch.zeros_like(p[:, 1]), p[:, 1]) * self.mask
-        windows.low[self.own] = low.double()
+        p[:, 0] = torch.maximum(low.double(), self.least[:, 0])
+        self.p = p
         height = ((self.data - low[:, None]) * spot).sum(dim=1) / (spot * spot).sum(dim=1)
         windows.spots[self.own, 5] = height.clamp_min(1e-6).double()
         self.free = (self.mask.sum(dim=1).double() - self.size).clamp_min(1.0)
 
-    def begin(self) -> None:
-        """Take backgrounds and heights from `_Windows`, once all batches have told theirs."""
-        self.p[:, 0] = self.windows.low[self.own]
+    def take_heights(self) -> None:
+        """First heights of all members, once every batch has told those of its own columns."""
         self.p[:, 1 + self.windows.shapes :: 3] = self.windows.spots[self.members, 5]
 
     def improve(self, spots: Tensor) -> int:
@@ -410,7 +404,6 @@ class _Batch:
             model.addcmul_(height[:, k : k + 1], spots[:, k])
         if self.windows.estimator == "poisson":
             base = self.base[part].float()
-            model = torch.maximum(model, 1e-3 - base)
             pull = data - model
             counts = model.add_(base)
             if mask is not None:
@@ -418,7 +411,6 @@ class _Batch:
             gone = pull.sum(dim=1)
             pull /= counts
             if pull.abs().max() < _SMALL:
-                # The same where the logarithm would lose its digits.
                 cost = (counts * pull * pull * (0.5 - pull / 6.0 + pull * pull / 12.0)).sum(dim=1)
             else:
                 # A pixel without counts pulls with -1.
@@ -429,9 +421,8 @@ class _Batch:
                 weight *= mask
         else:
             pull = data - model
-            weight = torch.ones_like(pull)
+            weight = self.mask[part]
             if mask is not None:
-                weight = mask
                 pull *= mask
             cost = 0.5 * (pull * pull).sum(dim=1)
         # A precision matrix that is not positive is no spot.
@@ -530,7 +521,7 @@ class _Batch:
             if len(active) == 0:
                 break
             trial, old = trial[go], (cost[go], gradient[go], curvature[go])
-            new = self._equations(trial, slice(None) if go.all() and number == 0 else active)
+            new = self._equations(trial, active if len(active) < len(self.p) else slice(None))
             better = new[0] <= old[0] * (1.0 + _ROUNDING)
             self.p[active[better]] = trial[better]
             self.damping[active] = torch.where(better, damping[go] * 0.1, damping[go] * 10.0).clamp(1e-9, 1e9)

@@ -318,7 +318,7 @@ class Equations:
         framed = problem.framed(weight, *beam, *model.forms)
         parts = list(problem.each(lambda number: self._strip(number, model, framed, border, damping)))
         self.reaches, self.solveds, self.sides, diagonal = ([part[k] for part in parts] for k in range(4))
-        upper = list(problem.each(lambda number: self._between(number, parts[number][4])))[:-1]
+        upper = [self._between(number, part[4]) for number, part in enumerate(parts[:-1])]
         self.chain = _Chain(diagonal, upper)
         self.found = self.chain.forward(self.sides)
         for part in self.found:
@@ -365,8 +365,6 @@ class Equations:
 
     def _between(self, number: int, across: Array) -> Array:
         """What couples one strip's columns to those of the next, without the rows."""
-        if number + 1 == len(self.reaches):
-            return across
         shared = self.problem.strips[number].bottom - self.problem.strips[number + 1].top
         if shared <= 0:
             return across

@@ -223,3 +223,18 @@ def test_windows_follow_the_width_that_is_found():
 def test_a_window_that_is_none_is_told(window):
     with pytest.raises(LocalizeError, match="window"):
         fit_gaussians(np.eye(20), 0.1, np.array([[5.0, 5.0]]), 2.0, window=window)
+
+
+def test_dark_backgrounds_claim_no_more_than_counts_can_tell():
+    """Almost no background: expected counts may not fall below zero, where errors would come out far too small."""
+    rng = np.random.default_rng(10)
+    xy = _lattice(16.0, 14, rng)
+    image = rng.poisson(_picture(xy, 0.6, 2.5, (240, 240), 0.01)).astype(float)
+    found = fit_gaussians(image, 0.1, xy, 2.5)
+    sound = found.sound
+    assert sound.mean() > 0.3
+    # No estimate of a place is better than the width over the root of the counts.
+    counts = np.maximum(found.intensity[sound], 1.0)
+    least = found.width_px[sound] / np.sqrt(counts)
+    assert (found.sigma_px[sound].mean(axis=1) > 0.4 * least).all()
+    assert np.sqrt((((found.xy_px - xy) / found.sigma_px)[sound] ** 2).mean()) < 2.0
