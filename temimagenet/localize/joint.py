@@ -22,7 +22,6 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_tri
 from scipy.spatial import KDTree
 
 __all__ = [
-    "EDGE_ANCHOR",
     "TAIL",
     "TAIL_SHARE",
     "Covariance",
@@ -43,9 +42,6 @@ TAIL_SHARE = (0.04, 0.02)
 ANCHOR = 2.0
 """Standard deviation of the prior of a column around its start, in standard deviations of the spot: it holds what is
 too faint to hold itself, and pulls a column known to a tenth of its spot by a quarter of a percent."""
-
-EDGE_ANCHOR = 0.5
-"""The same for columns that only show half over the edge."""
 
 _REACH = 3.5
 """Half edge of a column's window in standard deviations of the spot."""
@@ -128,7 +124,7 @@ class Problem:
         self.n = 2 * self.half + 1
         self.order = np.argsort(start[:, 1], kind="stable")
         start = start[self.order]
-        self.anchor, self.anchor_precision = start, np.full(len(start), (ANCHOR * width) ** -2)
+        self.anchor, self.anchor_precision = start, (ANCHOR * width) ** -2
         self.middle = np.clip(np.rint(start), 0, np.array(values.shape[::-1]) - 1).astype(np.int64)
         self.by, self.bx = _splines(values.shape[0]), _splines(values.shape[1])
         # A window's rows of the splines, zero beyond the image.
@@ -348,9 +344,7 @@ class Equations:
         solved = np.einsum("kpix,ixy->kpiy", reach, self.inverse[here], optimize=True).reshape(3 * count, -1)
         flat, flat_weighed = columns.reshape(count, 3, -1), weighed.reshape(count, 3, -1)
         own = (flat_weighed @ flat.transpose(0, 2, 1)).astype(np.float64)
-        own += damping * own * np.eye(3) + problem.anchor_precision[strip.first : strip.last, None, None] * np.diag(
-            [1.0, 1.0, 0.0]
-        )
+        own += damping * own * np.eye(3) + problem.anchor_precision * np.diag([1.0, 1.0, 0.0])
         block = np.zeros((count, 3, count, 3))
         block[everyone, :, everyone] = own
         across = _pairs(problem, model, number, weighed, block)
@@ -393,7 +387,7 @@ class Equations:
             around = problem.windows(framed, strip).reshape(len(strip), -1, 1)
             pull = (columns.reshape(len(strip), 3, -1) @ around)[..., 0].astype(np.float64)
             here = slice(strip.first, strip.last)
-            pull[:, :2] += (problem.anchor[here] - state.xy[here]) * problem.anchor_precision[here, None]
+            pull[:, :2] += (problem.anchor[here] - state.xy[here]) * problem.anchor_precision
             pulls.append(pull.ravel() - solved @ flat_rows[2 * strip.top : 2 * strip.bottom])
         # Shape and background, then columns, then rows.
         halfway = self.chain.forward([pull[:, None] for pull in pulls])

@@ -21,7 +21,6 @@ from temimagenet.device import single_threaded
 from temimagenet.errors import LocalizeError
 from temimagenet.localize.detect import detect_columns
 from temimagenet.localize.joint import (
-    EDGE_ANCHOR,
     TAIL,
     TAIL_SHARE,
     Covariance,
@@ -174,9 +173,8 @@ def _fit(values: Array, start: Array, width: float, pixel_size_A: float, pool: E
             break
         before = moved
         state, model, last = trial, new, np.abs(step.columns[:, :2]).max(axis=1)
-        # One column in a hundred may wander without keeping the others from their end, and so may those at the edge.
-        whole_spots = ~_at_edge(state.xy, values.shape, width)
-        moved = float(np.quantile(last[whole_spots] if whole_spots.any() else last, 0.99, method="lower"))
+        # One column in a hundred may wander without keeping the others from their end.
+        moved = float(np.quantile(last, 0.99, method="lower"))
         fitted = float((state.shape[0] * state.shape[2] - state.shape[1] ** 2) ** -0.25)
         odd = not 0.87 < fitted / width < 1.15 and 0.3 <= fitted < 0.5 * min(values.shape)
         if rounds > 1 and moved < 0.5 * fitted and (odd or not whole):
@@ -263,9 +261,6 @@ def _rebuilt(problem: Problem, state: State, width: float, more: Array) -> tuple
         height=np.concatenate([state.height, height])[new.order],
     )
     new.anchor = np.concatenate([problem.anchor, more])[new.order]
-    # Half over the edge they could go anywhere; they are there to take up light.
-    held = np.full(len(more), (EDGE_ANCHOR * width) ** -2)
-    new.anchor_precision = np.concatenate([problem.anchor_precision, held])[new.order]
     new.order = np.concatenate([problem.order, len(problem.order) + np.arange(len(more))])[new.order]
     return new, moved
 
@@ -342,7 +337,7 @@ def _cost(problem: Problem, model: Model, state: State, weight: Array, sigma: Ar
     live = sigma > 0.0
     prior = (state.shift[:, live] ** 2 / sigma[live] ** 2).sum()
     prior += ((state.shape[3] - TAIL_SHARE[0]) / TAIL_SHARE[1]) ** 2
-    prior += (problem.anchor_precision[:, None] * (state.xy - problem.anchor) ** 2).sum()
+    prior += problem.anchor_precision * ((state.xy - problem.anchor) ** 2).sum()
     return float(0.5 * (weight * (problem.values - model.image) ** 2).sum() + 0.5 * prior)
 
 
@@ -396,7 +391,9 @@ def _result(
     sigma_px, height_error = error[back, :2], error[back, 2]
     flags = np.zeros(len(xy), dtype=np.int64)
     flags |= np.where(last[back] > 0.5 * np.maximum(sigma_px.max(axis=1), 1e-3), int(Flag.NOT_CONVERGED), 0)
-    flags |= np.where(_at_edge(xy, problem.values.shape, width), int(Flag.CUT), 0)
+    # What began at the edge may have been drawn in from there.
+    cut = _at_edge(xy, problem.values.shape, width) | _at_edge(start, problem.values.shape, width)
+    flags |= np.where(cut, int(Flag.CUT), 0)
     flags |= doubts(xy, start, width, height, height_error)
     intensity = height * volume
     return ScanFit(
