@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from temimagenet.localize import GaussianFit, Localizer, ScanAware, ScanFit, detect_columns, fit_scan_aware
+from temimagenet.metrics import match
 from temimagenet.precision import lattice_precision
-from temimagenet.precision.scores import match
 
 MICROGRAPH = Path(__file__).parents[1] / "tests" / "data" / "si110_8.9pm.png"
 PIXEL_A = 0.089

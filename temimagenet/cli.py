@@ -74,6 +74,57 @@ def atlas(
     )
 
 
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, logs, weights, model card.")],
+    preset: Annotated[str, typer.Option(help="fast (two CPU cores, some two hours), paper, or gpu.")] = "fast",
+    task: Annotated[
+        str,
+        typer.Option(help="circularMask, gaussianMask, superresolution, denoise, denoise-background, or all at once."),
+    ] = "all",
+    data: Annotated[
+        str | None, typer.Option(help="on-the-fly, shards (--library), or mixed; the preset's unless given.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe or CIF file to render on the fly.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Zone axis of a CIF file.")] = None,
+    library: Annotated[str | None, typer.Option(help="Folder of a rendered library.")] = None,
+    network: Annotated[str | None, typer.Option(help="atomnet or unet.")] = None,
+    loss: Annotated[str | None, typer.Option(help="mse, chi10 or chi100.")] = None,
+    start_from: Annotated[str | None, typer.Option(help="Weights to begin with: a file, or atomnet.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole run.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the library instead.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At its highest.")] = None,
+    precision: Annotated[str | None, typer.Option(help="As Lightning spells it: 32-true, bf16-mixed.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that render or read.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights and examples.")] = None,
+    device: Annotated[str, typer.Option(help="Lightning's accelerator: cpu, gpu or auto.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many devices, or which.")] = "auto",
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Stop after so many rounds; go on with --resume.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+) -> None:
+    """Train a network; stop it when you like and go on with --resume."""
+    from temimagenet.models.train import settings_for
+    from temimagenet.models.train import train as run
+
+    if epochs is not None and steps is None:
+        steps = 0
+    if steps and epochs is None:
+        epochs = 0
+    chosen = settings_for(
+        preset, task, data=data, recipe=recipe, zone=zone, library=library, network=network, loss=loss,
+        start_from=start_from, steps=steps, epochs=epochs, batch=batch, learning_rate=learning_rate,
+        precision=precision, workers=workers, seed=seed,
+    )  # fmt: skip
+    many: int | str = int(devices) if devices.isdigit() else devices
+    weights = run(chosen, out, resume=resume, device=device, devices=many, nodes=nodes, most_rounds=rounds)
+    if weights.is_file():
+        console.print(f"done: load_model({str(weights)!r}); {weights.parent / 'model_card.md'} tells how it went")
+    else:
+        console.print(f"stopped after {rounds} rounds: go on with --resume", markup=False)
+
+
 def main() -> None:
     """Run the command line; an error of ours is one clear line and exit status 1."""
     try:

@@ -5,6 +5,7 @@ __all__ = [
     "DatasetError",
     "LabelError",
     "LocalizeError",
+    "ModelError",
     "OpticsError",
     "PrecisionError",
     "RecipeError",
@@ -48,6 +49,10 @@ class DatasetError(TEMImageNetError):
 
 class LocalizeError(TEMImageNetError):
     """An image or a setting that columns cannot be located with."""
+
+
+class ModelError(TEMImageNetError):
+    """No such model, weights that do not fit, or an image or setting that a network cannot work on."""
 
 
 class DeviceError(TEMImageNetError):

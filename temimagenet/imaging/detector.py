@@ -1,15 +1,16 @@
-"""Counting electrons: dose, Poisson statistics and the peak signal-to-noise ratio."""
+"""The detector: dose, Poisson statistics, the peak signal-to-noise ratio, and what an image from one must be."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from temimagenet.errors import OpticsError
+from temimagenet.errors import LocalizeError, OpticsError
 
-__all__ = ["MAX_COUNTS", "count_electrons", "dose_for_psnr", "psnr_dB"]
+__all__ = ["MAX_COUNTS", "check_image", "count_electrons", "dose_for_psnr", "psnr_dB", "without_spikes"]
 
 MAX_COUNTS = 65535
 """Largest count a library stores (uint16)."""
@@ -67,3 +68,38 @@ def count_electrons(
         return torch.from_numpy(generator.poisson(expected.numpy()).astype(np.float32))
     device_generator = torch.Generator(expected.device).manual_seed(seed)
     return torch.poisson(expected, generator=device_generator)
+
+
+def check_image(image: ArrayLike, pixel_size_A: float) -> Float[NDArray[np.float64], "rows columns"]:
+    """The image as float64, after everything a localizer relies on was checked.
+
+    Raises:
+        LocalizeError: not two-dimensional, smaller than 4 x 4, nan or infinite somewhere, the same everywhere, or a
+            pixel size that is not positive.
+    """
+    array = np.asarray(image)
+    if array.ndim != 2 or min(array.shape) < 4:
+        raise LocalizeError(f"image of shape {array.shape}: expected two dimensions of at least 4 pixels")
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
+        raise LocalizeError(f"image of type {array.dtype}: expected real numbers")
+    values = array.astype(np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise LocalizeError(
+            f"{int(bad.sum())} pixels are nan or infinite, the first at row {row}, column {column}: mask or fill them"
+        )
+    if values.min() == values.max():
+        raise LocalizeError(f"every pixel is {values.min():g}: there is nothing to find in a constant image")
+    if not 0.0 < pixel_size_A < np.inf:
+        raise LocalizeError(f"pixel size {pixel_size_A} A: expected a positive length")
+    return values
+
+
+def without_spikes(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Hot pixels and cosmic rays cut down: what stands four times as far above the median as all but a thousandth."""
+    middle, high = np.quantile(values, (0.5, 0.999))
+    if high == middle:
+        return values
+    cut: NDArray[np.float64] = np.minimum(values, middle + 4.0 * (high - middle))
+    return cut

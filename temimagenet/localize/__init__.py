@@ -2,6 +2,7 @@
 
 from temimagenet.localize.detect import Detected, detect_columns
 from temimagenet.localize.gaussian import GaussianFit, fit_gaussians
+from temimagenet.localize.network import NetworkColumns, NetworkOtsu
 from temimagenet.localize.otsu import OtsuCentroid, otsu_threshold
 from temimagenet.localize.protocol import Flag, FoundColumns, Localizer, check_image
 from temimagenet.localize.scan_aware import ScanAware, ScanFit, fit_scan_aware
@@ -12,6 +13,8 @@ __all__ = [
     "FoundColumns",
     "GaussianFit",
     "Localizer",
+    "NetworkColumns",
+    "NetworkOtsu",
     "OtsuCentroid",
     "ScanAware",
     "ScanFit",

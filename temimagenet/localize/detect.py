@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 from scipy.special import gammaln
 
 from temimagenet.errors import LocalizeError
+from temimagenet.imaging.detector import without_spikes
 from temimagenet.localize.protocol import check_image
 
 __all__ = ["Detected", "detect_columns"]
@@ -107,7 +108,7 @@ def detect_columns(
         raise LocalizeError(f"widths {width_A} A: expected a positive least and a largest standard deviation")
     if not 0.0 < false_share < 1.0:
         raise LocalizeError(f"share of false columns {false_share}: expected between 0 and 1")
-    values = _without_spikes(values)
+    values = without_spikes(values)
     picture = ((values - values.mean()) / values.std()).astype(np.float32)
     trials = _trial_widths(np.array(width_A) / pixel_size_A, min(picture.shape))
     width = _width(_liveliest(picture), trials, false_share)
@@ -116,15 +117,6 @@ def detect_columns(
     bins = max(1, int(width // _FOUND_PX))
     xy, height, significance = _find(_binned(picture, bins), width / bins, false_share)
     return Detected(xy * bins + (bins - 1) / 2.0, width, height * float(values.std()), significance)
-
-
-def _without_spikes(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Hot pixels and cosmic rays cut down: what stands four times as far above the median as all but a thousandth."""
-    middle, high = np.quantile(values, (0.5, 0.999))
-    if high == middle:
-        return values
-    cut: NDArray[np.float64] = np.minimum(values, middle + 4.0 * (high - middle))
-    return cut
 
 
 def _trial_widths(bounds_px: NDArray[np.float64], edge: int) -> NDArray[np.float64]:

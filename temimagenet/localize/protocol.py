@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from temimagenet.errors import LocalizeError
+from temimagenet.imaging.detector import check_image
 
 __all__ = ["Flag", "FoundColumns", "Localizer", "check_image", "check_starts", "doubts"]
 
@@ -110,32 +111,6 @@ class Localizer(Protocol):
     def __call__(self, image: Float[NDArray[np.float64], "rows columns"], pixel_size_A: float) -> FoundColumns:
         """Find the columns of one image."""
         ...
-
-
-def check_image(image: ArrayLike, pixel_size_A: float) -> Float[NDArray[np.float64], "rows columns"]:
-    """The image as float64, after everything a localizer relies on was checked.
-
-    Raises:
-        LocalizeError: not two-dimensional, smaller than 4 x 4, nan or infinite somewhere, the same everywhere, or a
-            pixel size that is not positive.
-    """
-    array = np.asarray(image)
-    if array.ndim != 2 or min(array.shape) < 4:
-        raise LocalizeError(f"image of shape {array.shape}: expected two dimensions of at least 4 pixels")
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
-        raise LocalizeError(f"image of type {array.dtype}: expected real numbers")
-    values = array.astype(np.float64)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise LocalizeError(
-            f"{int(bad.sum())} pixels are nan or infinite, the first at row {row}, column {column}: mask or fill them"
-        )
-    if values.min() == values.max():
-        raise LocalizeError(f"every pixel is {values.min():g}: there is nothing to find in a constant image")
-    if not 0.0 < pixel_size_A < np.inf:
-        raise LocalizeError(f"pixel size {pixel_size_A} A: expected a positive length")
-    return values
 
 
 def check_starts(

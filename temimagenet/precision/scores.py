@@ -8,31 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial import KDTree
 
 from temimagenet.errors import PrecisionError
 from temimagenet.localize.protocol import FoundColumns
+from temimagenet.metrics import match
 from temimagenet.precision.cases import MARGIN_A, BenchmarkImage
 
 __all__ = [
     "ALL",
-    "MATCH_RADIUS_A",
     "METRICS",
     "SUMS",
     "Estimate",
     "ImageScore",
     "Tally",
     "bootstrap",
-    "match",
     "metrics",
     "score_image",
     "total",
     "worst_group",
 ]
-
-MATCH_RADIUS_A = 0.5
-"""A column counts as found within this distance, or half the way to its nearest neighbour where that is less."""
 
 ALL = "all"
 """Key of the tally over all groups."""
@@ -93,32 +87,6 @@ class ImageScore:
     found_index: Int[NDArray[np.int64], "M"]
     error_pm: Float[NDArray[np.float64], "M 2"]
     tallies: Mapping[str, Tally]
-
-
-def match(
-    found_px: Float[NDArray[np.float64], "N 2"], true_px: Float[NDArray[np.float64], "K 2"], pixel_size_A: float
-) -> tuple[Int[NDArray[np.int64], "M"], Int[NDArray[np.int64], "M"]]:
-    """Pair found with true columns: as many as possible, of the least total distance, each within its radius.
-
-    The radius is `MATCH_RADIUS_A` or half the distance to the nearest true column, whichever is smaller, so no found
-    column can stand for two true ones.
-
-    Returns:
-        Indices of the true and of the found columns, in pairs.
-    """
-    none = np.zeros(0, dtype=np.int64)
-    if not len(found_px) or not len(true_px):
-        return none, none
-    radius = np.full(len(true_px), MATCH_RADIUS_A / pixel_size_A)
-    if len(true_px) > 1:
-        radius = np.minimum(radius, 0.5 * np.asarray(KDTree(true_px).query(true_px, k=2)[0])[:, 1])
-    distance = np.linalg.norm(true_px[:, None] - found_px[None], axis=2)
-    allowed = distance <= radius[:, None]
-    # One pair more always outweighs what all others could save.
-    dear = 1.0 + 2.0 * len(true_px) * float(radius.max())
-    true_index, found_index = linear_sum_assignment(np.where(allowed, distance, dear))
-    real = allowed[true_index, found_index]
-    return true_index[real].astype(np.int64), found_index[real].astype(np.int64)
 
 
 def score_image(found: FoundColumns, truth: BenchmarkImage, seconds: float = 0.0) -> ImageScore:

@@ -7,8 +7,9 @@ import pytest
 from oracles import Oracle, columns, noisy
 
 from temimagenet.errors import LocalizeError, PrecisionError
+from temimagenet.metrics import match
 from temimagenet.precision import case_images, compare, evaluate, score_image
-from temimagenet.precision.scores import ALL, SUMS, bootstrap, match, metrics, total, worst_group
+from temimagenet.precision.scores import ALL, SUMS, bootstrap, metrics, total, worst_group
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,106 @@
+"""Localizers by network: `NetworkColumns` reads positions and errors, `NetworkOtsu` the centres of a drawn map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from temimagenet.errors import LocalizeError, ModelError
+from temimagenet.localize.otsu import OtsuCentroid
+from temimagenet.localize.protocol import Flag, FoundColumns
+from temimagenet.models.predict import Model, Prediction, load_model
+
+__all__ = ["NetworkColumns", "NetworkOtsu"]
+
+_BORDER_PX = 1.5
+
+
+@lru_cache(maxsize=4)
+def _model(name: str) -> Model:
+    """A model, loaded once."""
+    return load_model(name)
+
+
+def _predict(
+    name: str, image: ArrayLike, pixel_size_A: float, maps: tuple[str, ...], device: str, least_chance: float = 0.5
+) -> Prediction:
+    """What a network draws; what it cannot work on cannot be located either."""
+    try:
+        return _model(name).predict(image, pixel_size_A, maps, device=device, least_chance=least_chance)
+    except ModelError as error:
+        raise LocalizeError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class NetworkColumns:
+    """Localizer: a network tells each column's position, signal and their errors at once (`models.columns`).
+
+    It knows no lattice. Columns nearer to the border than 1.5 pixels are flagged `Flag.CUT`.
+
+    Attributes:
+        model: "all", the shipped network, or a file that training wrote.
+        least_chance: columns of a smaller chance are left out.
+        device: where to work.
+    """
+
+    model: str = "all"
+    least_chance: float = 0.5
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """Short name for tables."""
+        return "network" if self.model == "all" else f"network ({self.model})"
+
+    def __call__(self, image: ArrayLike, pixel_size_A: float) -> FoundColumns:
+        """Find the columns of one image.
+
+        Raises:
+            LocalizeError: the image cannot be used, or the network tells no columns.
+        """
+        found = _predict(self.model, image, pixel_size_A, (), self.device, self.least_chance).columns
+        if found is None:
+            raise LocalizeError(f"model {self.model}: it draws maps and tells no columns; NetworkOtsu reads maps")
+        edge = np.array(np.shape(image)[::-1], dtype=np.float64) - 1.0
+        cut = ((found.xy_px < _BORDER_PX) | (found.xy_px > edge - _BORDER_PX)).any(axis=1)
+        return FoundColumns(
+            found.xy_px, found.sigma_px, found.intensity, found.intensity_sigma, np.full(len(found.xy_px), np.nan),
+            np.where(cut, int(Flag.CUT), int(Flag.SOUND)).astype(np.int64), pixel_size_A,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NetworkOtsu:
+    """Localizer of Lin et al. (2021): a network draws a map, Otsu's threshold parts it, regions have centres.
+
+    Attributes:
+        model: "all", the shipped network, or a file that training wrote.
+        map: which map.
+        centre: as in `OtsuCentroid`.
+        device: where to work.
+    """
+
+    model: str = "all"
+    map: str = "gaussianMask"
+    centre: Literal["geometric", "intensity"] = "intensity"
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """Short name for tables."""
+        return f"network map + Otsu ({self.map})" if self.model == "all" else f"network map + Otsu ({self.model})"
+
+    def __call__(self, image: ArrayLike, pixel_size_A: float) -> FoundColumns:
+        """Find the columns of one image; standard errors are nan.
+
+        Raises:
+            LocalizeError: the image cannot be used, or the network does not draw that map.
+        """
+        drawn = _predict(self.model, image, pixel_size_A, (self.map,), self.device).maps[self.map]
+        if float(drawn.max()) < 0.1 * float("Mask" in self.map) or drawn.min() == drawn.max():
+            return FoundColumns.none(pixel_size_A)
+        return OtsuCentroid(centre=self.centre, least_area_A2=0.01)(drawn, pixel_size_A)

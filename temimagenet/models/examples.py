@@ -1,0 +1,208 @@
+"""Examples to learn from: rendered or stored samples, cropped, mirrored and worn as micrographs are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from temimagenet.datasets import TEMImageNet
+from temimagenet.errors import DatasetError
+from temimagenet.models.columns import CELL
+from temimagenet.models.inputs import Levels, levels, normalise, to_network_unit
+from temimagenet.recipe import Recipe, sample_spec
+from temimagenet.render import Sample, render
+
+__all__ = ["ExampleBatch", "Examples", "Source", "batched", "from_library", "on_the_fly"]
+
+Source = Callable[[int], Sample]
+"""From a number to a sample, always the same one."""
+
+_TRIES = 200
+_ASIDE = 2**40
+"""Indices so far apart are of different samples of the recipe."""
+
+
+def on_the_fly(recipe: Recipe, maps: Sequence[str], split: str = "train", device: torch.device | str = "cpu") -> Source:
+    """Samples of a recipe, rendered when asked for; each number has its own.
+
+    Args:
+        recipe: what to draw.
+        maps: labels to draw.
+        split: which split; samples of other splits are replaced.
+        device: where to render.
+    """
+
+    def source(number: int) -> Sample:
+        for attempt in range(_TRIES):
+            spec = sample_spec(recipe, number + attempt * _ASIDE)
+            if spec.split == split:
+                return render([spec], maps, device)[0]
+        raise DatasetError(f"recipe {recipe.name}: none of {_TRIES} samples drawn was of split {split!r}")
+
+    return source
+
+
+def from_library(data: TEMImageNet, seed: int = 0) -> Source:
+    """Samples of a library: all of them in random order, then all of them in another.
+
+    Raises:
+        DatasetError: the selection is empty.
+    """
+    if not len(data):
+        raise DatasetError(f"no samples in {data.root}")
+
+    def source(number: int) -> Sample:
+        turn, place = divmod(number, len(data))
+        order = np.random.Generator(np.random.Philox(key=[seed, turn])).permutation(len(data))
+        return data[int(order[place])]
+
+    return source
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleBatch:
+    """Examples stacked.
+
+    Attributes:
+        image: (B, 1, rows, columns) images of mean 0 and standard deviation 1.
+        maps: (B, 1, rows, columns), or twice that size, by name, in the network's units (`inputs.to_network_unit`).
+        columns: (N, 3) x, y in cells and signal of all columns inside the images.
+        owner: (N,) which image of the batch each is of.
+        pixel_size_A: (B,) pixel sizes.
+    """
+
+    image: Float[Tensor, "B 1 rows columns"]
+    maps: dict[str, Tensor]
+    columns: Float[Tensor, "N 3"]
+    owner: Int[Tensor, "N"]
+    pixel_size_A: Float[Tensor, "B"]
+
+    def to(self, device: torch.device | str, **how: Any) -> ExampleBatch:
+        """The batch with all tensors on a device."""
+        return ExampleBatch(
+            self.image.to(device, **how), {name: value.to(device, **how) for name, value in self.maps.items()},
+            self.columns.to(device, **how), self.owner.to(device, **how), self.pixel_size_A.to(device, **how),
+        )  # fmt: skip
+
+
+class Examples(Dataset[ExampleBatch]):
+    """Examples number `start` to `start + count` of a source: each a batch of one; `batched` joins them.
+
+    Args:
+        source: where samples come from.
+        maps: which labels.
+        crop: rows and columns of an example, cut at random; the sample's own size where that is smaller.
+        seed: of crops, mirroring and wear.
+        start: number of the first example.
+        count: how many.
+        worn: whether images are also blurred, clipped and given other noise, as micrographs come.
+    """
+
+    def __init__(
+        self, source: Source, maps: Sequence[str], crop: int, seed: int, start: int, count: int, worn: bool = True
+    ) -> None:
+        self.source, self.maps, self.crop, self.seed = source, tuple(maps), crop, seed
+        self.start, self.count, self.worn = start, count, worn
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return self.count
+
+    def __getitem__(self, index: int) -> ExampleBatch:
+        """Example `index`: a function of the source, the seed and `start + index` alone."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"example {index} of {self.count}")
+        number = self.start + index
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, number]))
+        sample = self.source(number)
+        image = sample.image.numpy(force=True).astype(np.float64)
+        if self.worn:
+            image = _worn(image, rng)
+        scale = levels(image) if image.min() < image.max() else Levels(float(image.mean()), 1.0)
+        return _example(sample, image, scale, self.maps, self.crop, rng)
+
+
+def _worn(image: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """An image as it may come: smoothed, with read-out noise, in eight bits or clipped."""
+    chances = rng.random(4)
+    if chances[0] < 0.2:
+        image = image + rng.normal(0.0, rng.uniform(0.1, 1.0) * np.sqrt(image.mean() + 1e-3), image.shape)
+    if chances[1] < 0.15:
+        image = gaussian_filter(image, rng.uniform(0.4, 1.5))
+    if chances[2] < 0.2:
+        share = rng.choice([0.0, 0.001, 0.005])
+        low, high = np.quantile(image, (share, 1.0 - share))
+        if high > low:
+            image = np.rint(255.0 * np.clip((image - low) / (high - low), 0.0, 1.0)) * ((high - low) / 255.0) + low
+    if chances[3] < 0.03:
+        hot = rng.integers(0, image.size, size=int(rng.integers(1, 4)))
+        image = image.copy()
+        image.flat[hot] = image.max() * rng.uniform(1.0, 20.0)
+    return image
+
+
+def _example(
+    sample: Sample,
+    image: NDArray[np.float64],
+    scale: Levels,
+    maps: Sequence[str],
+    crop: int,
+    rng: np.random.Generator,
+) -> ExampleBatch:
+    """A crop of a sample, mirrored along x and y at random; rows stay rows, they were scanned."""
+    rows, columns = (min(crop, count) for count in image.shape)
+    top, left = (
+        int(rng.integers(0, whole - part + 1)) for whole, part in zip(image.shape, (rows, columns), strict=True)
+    )
+    turned = [axis for axis in (-2, -1) if rng.random() < 0.5]
+
+    def cut(values: Tensor) -> Tensor:
+        """The crop of a map of the image's size or twice that."""
+        fold = values.shape[-1] // image.shape[1]
+        part = values[fold * top : fold * (top + rows), fold * left : fold * (left + columns)]
+        for axis in turned:
+            part = part.flip(axis)
+            if fold == 2:
+                # Pixel (2 i, 2 j) stays on (i, j) only if the map moves by one of its pixels; its last one is repeated.
+                length = part.shape[axis]
+                part = torch.cat([part.narrow(axis, 1, length - 1), part.narrow(axis, length - 1, 1)], dim=axis)
+        return part
+
+    counts = sample.dose_e_per_A2 * sample.pixel_size_A**2
+    drawn = {}
+    for name in maps:
+        values = sample.labels[name].float().cpu()
+        values = to_network_unit(name, values if "Mask" in name else values * counts, scale)
+        drawn[name] = cut(values)[None, None].contiguous()
+    xy = sample.columns.xy_px - np.array([left, top])
+    for axis, count in ((-1, columns), (-2, rows)):
+        if axis in turned:
+            xy[:, -1 - axis] = count - 1 - xy[:, -1 - axis]
+    signal = sample.columns.weight_A2 * counts / scale.deviation
+    inside = replace(sample.columns, xy_px=xy).inside((rows, columns))
+    truth = np.concatenate([(xy[inside] - (CELL - 1) / 2.0) / CELL, signal[inside, None]], axis=1).astype(np.float32)
+    seen = cut(torch.from_numpy(normalise(image, scale)[0]))[None, None].contiguous()
+    return ExampleBatch(
+        seen, drawn, torch.from_numpy(truth), torch.zeros(len(truth), dtype=torch.long),
+        torch.tensor([sample.pixel_size_A], dtype=torch.float32),
+    )  # fmt: skip
+
+
+def batched(examples: Sequence[ExampleBatch]) -> ExampleBatch:
+    """Examples of one size, joined."""
+    return ExampleBatch(
+        torch.cat([example.image for example in examples]),
+        {name: torch.cat([example.maps[name] for example in examples]) for name in examples[0].maps},
+        torch.cat([example.columns for example in examples]),
+        torch.cat([example.owner + number for number, example in enumerate(examples)]),
+        torch.cat([example.pixel_size_A for example in examples]),
+    )

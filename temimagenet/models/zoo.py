@@ -1,0 +1,120 @@
+"""The zoo: networks by the name of what they do, their weights in the package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from temimagenet.errors import ModelError
+from temimagenet.models.unet import AtomNet, UNet
+
+__all__ = ["TASKS", "build_network", "load_network", "read_weights", "write_weights"]
+
+TASKS: Mapping[str, str] = {
+    "circularMask": "circularMask",
+    "gaussianMask": "gaussianMask",
+    "superresolution": "noNoiseNoBackgroundSuperresolution",
+    "denoise": "noNoise",
+    "denoise-background": "noBackgroundnoNoise",
+}
+"""The five tasks of Lin et al. (2021), and the label that each draws."""
+
+Network = AtomNet | UNet
+
+_KINDS: Mapping[str, type[AtomNet] | type[UNet]] = {"atomnet": AtomNet, "unet": UNet}
+
+
+def build_network(kind: str, settings: Mapping[str, Any]) -> Network:
+    """A network with random weights.
+
+    Raises:
+        ModelError: no such kind, or settings that it does not take.
+    """
+    if kind not in _KINDS:
+        raise ModelError(f"network {kind!r}: expected one of {', '.join(_KINDS)}")
+    try:
+        return _KINDS[kind](**settings)
+    except TypeError as error:
+        raise ModelError(f"network {kind}: {error}") from error
+
+
+def write_weights(network: Network, path: str | Path, facts: Mapping[str, Any]) -> None:
+    """Write weights as safetensors: kernels in half precision, all else in single; whole or not at all.
+
+    Args:
+        network: what to write.
+        path: the file.
+        facts: what else to record, as JSON.
+    """
+    kind = next(name for name, known in _KINDS.items() if isinstance(network, known))
+    tensors = {}
+    for name, value in network.state_dict().items():
+        half = value.ndim > 1 and value.is_floating_point()
+        tensors[name] = value.detach().cpu().to(torch.float16 if half else value.dtype).contiguous()
+    target = Path(path)
+    unfinished = target.with_suffix(".part")
+    save_file(tensors, unfinished, {"kind": kind, "settings": json.dumps(network.settings), "facts": json.dumps(facts)})
+    unfinished.replace(target)
+
+
+def _locate(name: str | Path) -> Path:
+    """The file of weights: a path, or a shipped model's name."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = Path(str(resources.files("temimagenet") / "data" / "weights"))
+    known = sorted(item.stem for item in shipped.glob("*.safetensors")) if shipped.is_dir() else []
+    if str(name) in known:
+        return shipped / f"{name}.safetensors"
+    raise ModelError(f"no model {str(name)!r}: expected a .safetensors file or one of {', '.join(known) or 'none'}")
+
+
+def load_network(name: str | Path = "atomnet") -> tuple[Network, dict[str, Any]]:
+    """A network with its weights, ready to be used, and the facts recorded with it.
+
+    Args:
+        name: a shipped model's name, or a file that `train` wrote.
+
+    Raises:
+        ModelError: there is none, or the file is damaged or of another kind.
+    """
+    path = _locate(name)
+    try:
+        with safe_open(path, "pt") as file:
+            told = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        kind, settings, facts = told["kind"], json.loads(told["settings"]), json.loads(told["facts"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ModelError(f"{path}: not weights of TEMImageNet, or damaged ({error})") from error
+    network = build_network(kind, settings)
+    _fill(network, tensors, path)
+    return network.eval(), facts
+
+
+def read_weights(name: str | Path, network: Network) -> None:
+    """Fill a network with the weights of another of the same build.
+
+    Raises:
+        ModelError: no such weights, or they do not fit.
+    """
+    other, _ = load_network(name)
+    if other.settings != network.settings:
+        raise ModelError(f"weights {name}: of a network with {other.settings}, not {network.settings}")
+    network.load_state_dict(other.state_dict())
+
+
+def _fill(network: Network, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put tensors in their places."""
+    try:
+        network.load_state_dict({key: value.float() if value.is_floating_point() else value
+                                 for key, value in tensors.items()})  # fmt: skip
+    except RuntimeError as error:
+        raise ModelError(f"{path}: weights do not fit the network they name ({error})") from error

@@ -1,0 +1,87 @@
+"""Examples: the same number is the same example; crops, mirrors and units keep labels on the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from temimagenet import TEMImageNet, load_recipe
+from temimagenet.errors import DatasetError
+from temimagenet.models import FINE_MAPS, PLAIN_MAPS
+from temimagenet.models.columns import CELL
+from temimagenet.models.examples import Examples, batched, from_library, on_the_fly
+from temimagenet.recipe import Recipe
+
+MAPS = PLAIN_MAPS + FINE_MAPS
+
+
+@pytest.fixture(scope="module")
+def examples(recipe: Recipe) -> Examples:
+    """Two dozen of the tiny recipe."""
+    return Examples(on_the_fly(recipe, MAPS), MAPS, 48, seed=3, start=100, count=24)
+
+
+def test_an_example_depends_on_its_number_alone(recipe: Recipe, examples: Examples) -> None:
+    later = Examples(on_the_fly(recipe, MAPS), MAPS, 48, seed=3, start=105, count=4)
+    torch.testing.assert_close(later[2].image, examples[7].image, rtol=0.0, atol=0.0)
+    other = Examples(on_the_fly(recipe, MAPS), MAPS, 48, seed=4, start=105, count=4)
+    assert not torch.equal(other[2].image, examples[7].image)
+    with pytest.raises(IndexError):
+        examples[24]
+
+
+def test_labels_stay_on_the_image_whatever_was_cut_and_mirrored(examples: Examples) -> None:
+    """Columns have the peaks of the Gaussian map; pixel (2 i, 2 j) of the fine image is pixel (i, j)."""
+    batch = batched([examples[number] for number in range(24)])
+    fine, plain = batch.maps[FINE_MAPS[0]], batch.maps["noBackgroundnoNoise"]
+    torch.testing.assert_close(fine[..., ::2, ::2], plain, rtol=1e-4, atol=1e-4)
+    xy = batch.columns[:, :2] * CELL + (CELL - 1) / 2.0
+    pixel = xy.round().long()
+    inside = ((pixel >= 1) & (pixel < 47)).all(dim=1)
+    height = batch.maps["gaussianMask"][batch.owner[inside], 0, pixel[inside, 1], pixel[inside, 0]]
+    size = batch.pixel_size_A[batch.owner[inside]]
+    # The farthest corner of a pixel is half its diagonal away; other columns only add.
+    least = torch.exp(-0.5 * (0.5**0.5 * size / 0.0849) ** 2)
+    assert (height >= 0.99 * least).all()
+    assert inside.sum() > 200
+
+
+def test_an_image_is_its_clean_label_plus_noise(recipe: Recipe) -> None:
+    """In the network's units, image and label of unworn examples differ by noise of mean zero alone."""
+    plain = Examples(on_the_fly(recipe, ("noNoise",)), ("noNoise",), 64, seed=5, start=0, count=12, worn=False)
+    for number in range(12):
+        example = plain[number]
+        rest = (example.image - example.maps["noNoise"]).numpy()
+        # Scan noise moves rows, it adds nothing on the whole.
+        assert abs(rest.mean()) < 5.0 * rest.std() / np.sqrt(rest.size) + 0.02
+
+
+def test_signals_are_the_columns_of_the_clean_image() -> None:
+    """A column's signal is the integral of its spot: on the whole, of the image without background."""
+    recipe = load_recipe("training")
+    plain = Examples(on_the_fly(recipe, ("noBackgroundnoNoise",)), ("noBackgroundnoNoise",), 256, 5, 0, 40, worn=False)
+    ratios = []
+    for number in range(40):
+        example = plain[number]
+        area = float(example.pixel_size_A) ** 2
+        if len(example.columns) > 60:
+            ratios.append(float(example.columns[:, 2].sum() / example.maps["noBackgroundnoNoise"].sum() / area))
+    assert len(ratios) > 10
+    assert np.median(ratios) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_library_is_passed_through_whole_each_turn(library: Path) -> None:
+    data = TEMImageNet(library, split="train", labels=("gaussianMask",))
+    source = from_library(data, seed=1)
+    first = [source(number).id for number in range(len(data))]
+    second = [source(number + len(data)).id for number in range(len(data))]
+    assert sorted(first) == sorted(second) == sorted(data.catalogue["id"])
+    assert first != second
+
+
+def test_a_split_that_never_comes_is_an_error(recipe: Recipe) -> None:
+    with pytest.raises(DatasetError, match="none of 200 samples"):
+        on_the_fly(recipe, ("gaussianMask",), split="nonesuch")(0)
