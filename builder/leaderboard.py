@@ -166,7 +166,8 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
         check: draw the true columns anew and leave out records whose scores do not hold.
     """
     records, left_out = read_records(folder) if folder is not None else ([], [])
-    left_out = [text.removeprefix(f"{folder}/") for text in left_out]
+    # Names of files need not be text.
+    left_out = [t.removeprefix(f"{folder}/").encode(errors="backslashreplace").decode() for t in left_out]
     kept = []
     for record in records:
         told = f"{record.method} ({record.version})"
@@ -184,6 +185,7 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
         "case_set": CASE_SET_VERSION,
         "headline": CASES[HEADLINE],
         "rows": made,
+        "machines": sorted({row.record.machine["cpu"] for row in made}),
         "left_out": left_out,
         "checked": check,
         "all_cases": CASES,
@@ -245,7 +247,8 @@ def _plot(
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     bound: dict[float, float] = {}
-    told = []
+    told: list[str] = []
+    drawn: list[tuple[Any, str]] = []
     for number, record in enumerate(records):
         scores = record.scored()
         at = [x for x, case in ladder.items() if case in scores]
@@ -258,14 +261,15 @@ def _plot(
         errors = [scores[ladder[x]]["rmse_pm"] for x in at]
         values = np.array([e.value for e in errors])
         spread = np.nan_to_num([[e.value - e.low for e in errors], [e.high - e.value for e in errors]])
-        axes.errorbar(
-            at, values, np.maximum(spread, 0.0), label=record.method, capsize=2, lw=1.3, ms=5,
+        line = axes.errorbar(
+            at, values, np.maximum(spread, 0.0), capsize=2, lw=1.3, ms=5,
             color=_COLOURS[number % len(_COLOURS)], marker=_MARKERS[number % len(_MARKERS)],
         )  # fmt: skip
+        drawn.append((line, record.method))
         told.append(f"{record.method}: " + ", ".join(f"{v:.2f} pm at {x:g}" for x, v in zip(at, values, strict=True)))
     if bound:
         rungs = sorted(bound)
-        axes.plot(rungs, [bound[v] for v in rungs], color=_INK, ls="--", lw=1.6, label="bound")
+        drawn.insert(0, (axes.plot(rungs, [bound[v] for v in rungs], color=_INK, ls="--", lw=1.6)[0], "bound"))
         told.append("bound: " + ", ".join(f"{bound[v]:.2f} pm at {v:g}" for v in rungs))
     axes.set(xlabel=x_label, ylabel="RMSE per axis (pm)", yscale="log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -277,8 +281,13 @@ def _plot(
         axes.spines[spine].set_visible(False)
     for spine in ("left", "bottom"):
         axes.spines[spine].set_color(_INK)
-    if told:
-        axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
+    if drawn:
+        handles, names = zip(*drawn, strict=True)
+        legend = axes.legend(handles, ["method"] * len(names), frameon=False, labelcolor=_INK, fontsize=9)
+        # Set afterwards: labels that begin with "_" would be left out, and "$" begins a formula.
+        for text, name in zip(legend.get_texts(), names, strict=True):
+            text.set_parse_math(False)
+            text.set_text(name)
     return {"key": key, "title": title, "what": what, "svg": _svg(figure, key, f"{title}: {what}", "; ".join(told))}
 
 
@@ -293,9 +302,13 @@ def _svg(figure: Figure, key: str, title: str, description: str) -> Markup:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Several figures share a page: their ids must not meet.
-    text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{key}-", text)
-    text = text.replace(_INK, "currentColor").replace("DejaVu Sans', 'Bitstream Vera Sans', ", "system-ui', ")
+
+    def own(tag: re.Match[str]) -> str:
+        """Several figures share a page, so their ids must not meet; names between tags stay as they are."""
+        told = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{key}-", tag[0])
+        return told.replace(_INK, "currentColor").replace("DejaVu Sans', 'Bitstream Vera Sans', ", "system-ui', ")
+
+    text = re.sub(r"<[^>]*>", own, text)
     head, body = text.split(">", 1)
     head = re.sub(r' (?:width|height)="[^"]*"', "", head)
     label = f'role="img" aria-labelledby="{key}-title {key}-desc"'

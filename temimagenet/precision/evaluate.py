@@ -22,7 +22,7 @@ from temimagenet.precision.cases import (
     case_images,
     find_case,
 )
-from temimagenet.precision.records import Record, Result, machine, paired, with_scores
+from temimagenet.precision.records import Record, Result, check_printable, machine, paired, with_scores
 from temimagenet.precision.scores import Estimate, ImageScore, bootstrap, score_image
 
 __all__ = ["ImageScore", "compare", "evaluate", "score_image"]
@@ -56,8 +56,12 @@ def evaluate(
         on_image: called after each image, to show progress.
 
     Raises:
-        PrecisionError: an unknown case, a number of images out of range, or an answer that is not of the right form.
+        PrecisionError: a name or version that cannot stand in a table, an unknown case, a number of images out of
+            range, or an answer that is not of the right form.
     """
+    told_version = method_version or _package_version(type(localizer).__module__)
+    check_printable(localizer.name, "the localizer's name")
+    check_printable(told_version, f"{localizer.name}: the version")
     names = list(CASES) if cases is None else [find_case(name).name for name in cases]
     if not names or not 1 <= images <= IMAGES_PER_CASE:
         raise PrecisionError(f"{len(names)} cases, {images} images: expected a case and 1 to {IMAGES_PER_CASE} images")
@@ -83,9 +87,8 @@ def evaluate(
         parameters = asdict(localizer) if is_dataclass(localizer) and not isinstance(localizer, type) else {}
     return with_scores(
         Record(
-            localizer.name, method_version or _package_version(type(localizer).__module__), dict(parameters),
-            CASE_SET_VERSION, _package_version("temimagenet"), machine(), datetime.now(UTC).date().isoformat(),
-            bounds, tuple(results), {},
+            localizer.name, told_version, dict(parameters), CASE_SET_VERSION, _package_version("temimagenet"),
+            machine(), datetime.now(UTC).date().isoformat(), bounds, tuple(results), {},
         )
     )  # fmt: skip
 

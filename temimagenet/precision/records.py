@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -211,7 +212,7 @@ def read_record(path: str | Path) -> Record:
     source = Path(path)
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PrecisionError(f"{source}: cannot be read as JSON ({error})") from error
     where = str(source)
     if not isinstance(data, dict):
@@ -219,11 +220,13 @@ def read_record(path: str | Path) -> Record:
     if data.get("schema") != SCHEMA:
         raise PrecisionError(f"{where}: schema is {data.get('schema')!r}, expected {SCHEMA}")
     text = {key: _field(data, key, str, where) for key in ("method", "version", "library_version", "date")}
+    for key, value in text.items():
+        check_printable(value, f"{where}: {key}")
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", text["date"]):
         raise PrecisionError(f"{where}: date is {text['date']!r}, expected YYYY-MM-DD")
     positions = _field(data, "positions", dict, where)
     file_name = _field(positions, "file", str, f"{where}, positions")
-    if Path(file_name).name != file_name:
+    if not file_name.isprintable() or not file_name or Path(file_name).name != file_name:
         raise PrecisionError(f"{where}, positions: file is {file_name!r}, expected the name of a file beside it")
     arrays = _positions(source.with_name(file_name), _field(positions, "sha256", str, f"{where}, positions"))
     raw = _field(data, "results", list, where)
@@ -237,16 +240,20 @@ def read_record(path: str | Path) -> Record:
         raise PrecisionError(f"{where}: an image has two results, expected one of each")
     scores: dict[str, dict[str, Estimate]] = {}
     for case, values in _field(data, "scores", dict, where).items():
+        if case not in CASES:
+            raise PrecisionError(f"{where}: scores of {case!r}, expected cases of this set")
         if not isinstance(values, dict):
             raise PrecisionError(f"{where}, scores of {case}: expected an object")
         scores[case] = {name: _estimate(value, f"{where}, scores of {case}, {name}") for name, value in values.items()}
+    machine_ = _field(data, "machine", dict, where)
+    check_printable(_field(machine_, "cpu", str, f"{where}, machine"), f"{where}, machine: cpu")
     return Record(
         text["method"],
         text["version"],
         _field(data, "parameters", dict, where),
         _field(data, "case_set_version", int, where),
         text["library_version"],
-        _field(data, "machine", dict, where),
+        machine_,
         text["date"],
         _field(data, "bounds", bool, where),
         results,
@@ -276,11 +283,22 @@ def _positions(path: Path, digest: str) -> list[tuple[NDArray[Any], NDArray[Any]
     try:
         with np.load(path, allow_pickle=False) as file:
             count, xy, sigma, flags = (file[name] for name in ("count", "xy_px", "sigma_px", "flags"))
-    except (OSError, ValueError, KeyError) as error:
-        raise PrecisionError(f"{path}: not a file of positions ({error})") from error
-    n = int(count.sum()) if count.ndim == 1 and np.issubdtype(count.dtype, np.integer) else -1
+    # Damaged archives fail in zipfile, zlib and NumPy, in ways that none of them lists.
+    except Exception as error:
+        raise PrecisionError(f"{path}: not a file of positions ({type(error).__name__}: {error})") from error
+    for name, array, kind in (
+        ("count", count, np.integer), ("xy_px", xy, np.floating), ("sigma_px", sigma, np.floating),
+        ("flags", flags, np.integer),
+    ):  # fmt: skip
+        if not np.issubdtype(array.dtype, kind):
+            raise PrecisionError(f"{path}: {name} of type {array.dtype}, expected {kind.__name__}")
+    if count.ndim != 1 or (count < 0).any():
+        raise PrecisionError(f"{path}: count of shape {count.shape}, expected one number of 0 or more for each image")
+    n = sum(count.tolist())
     if xy.shape != (n, 2) or sigma.shape != (n, 2) or flags.shape != (n,):
-        raise PrecisionError(f"{path}: shapes {xy.shape}, {sigma.shape}, {flags.shape}, expected (N, 2), (N, 2), (N,)")
+        raise PrecisionError(
+            f"{path}: shapes {xy.shape}, {sigma.shape}, {flags.shape}, expected ({n}, 2), ({n}, 2), ({n},)"
+        )
     ends = np.cumsum(count)
     return [
         (xy[b - c : b].astype(np.float64), sigma[b - c : b].astype(np.float64), flags[b - c : b].astype(np.int64))
@@ -297,18 +315,17 @@ def _result(data: Any, arrays: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], 
         raise PrecisionError(f"{where}: image {index} of case {case!r}, expected a case of this set and 0 to 29")
     tallies: dict[str, Tally] = {}
     for group, values in _field(data, "tallies", dict, where).items():
+        check_printable(group, f"{where}, tallies: group")
         if not isinstance(values, dict):
             raise PrecisionError(f"{where}, tallies of {group}: expected an object")
         unknown = set(values) - set(SUMS)
         if unknown:
             raise PrecisionError(f"{where}, tallies of {group}: unknown sum {min(unknown)!r}")
-        for name, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise PrecisionError(f"{where}, tallies of {group}: {name} is {value!r}, expected a finite number")
-        tallies[group] = dict.fromkeys(SUMS, 0.0) | {name: float(value) for name, value in values.items()}
+        told = {name: _number(value, f"{where}, tallies of {group}: {name}") for name, value in values.items()}
+        tallies[group] = dict.fromkeys(SUMS, 0.0) | told
     if ALL not in tallies:
         raise PrecisionError(f"{where}: no tally {ALL!r}")
-    seconds = float(_field(data, "seconds", (int, float), where))
+    seconds = _number(data.get("seconds"), f"{where}: seconds")
     return Result(case, index, seconds, *arrays, tallies, _field(data, "error", str, where))
 
 
@@ -316,10 +333,21 @@ def _estimate(value: Any, where: str) -> Estimate:
     """[value, low, high] with null for nan."""
     if not isinstance(value, list) or len(value) != 3:
         raise PrecisionError(f"{where}: {value!r}, expected [value, low, high]")
-    for number in value:
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
-            raise PrecisionError(f"{where}: {number!r}, expected a number or null")
-    return Estimate(*(float("nan") if number is None else float(number) for number in value))
+    return Estimate(*(math.nan if number is None else _number(number, where) for number in value))
+
+
+def _number(value: Any, where: str) -> float:
+    """A finite number as float."""
+    # Integers beyond the largest float are none either.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise PrecisionError(f"{where} is {value!r}, expected a finite number")
+    return float(value)
+
+
+def check_printable(value: str, where: str) -> None:
+    """Raise `PrecisionError` unless a text can stand in a table."""
+    if not value.isprintable() or not value.strip():
+        raise PrecisionError(f"{where} is {value!r}, expected printable text in one line")
 
 
 def _field(data: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
