@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter
 
 from temimagenet.precision import CASE_SET_VERSION, CASES, Estimate, Record, compare, read_records, verify
 from temimagenet.precision.cases import DOSE_LADDER, SCAN_LADDER
-from temimagenet.precision.scores import ALL, METRICS, bootstrap, worst_group
+from temimagenet.precision.scores import ALL, METRICS, RESPONSE_RANGE, bootstrap, chance_limit, worst_group
 
 __all__ = ["HEADLINE", "Row", "leaderboard_facts", "leaderboard_text", "rows"]
 
@@ -45,6 +45,7 @@ class Row:
         images: how many images in all.
         worst: case, group, recall and error in pm of the group that fares worst.
         speed: columns per second over all images.
+        doubts: why the method is shown but not ranked; empty for one that is ranked.
     """
 
     record: Record
@@ -55,10 +56,14 @@ class Row:
     images: int
     worst: tuple[str, str, float, float] | None
     speed: Estimate
+    doubts: tuple[str, ...]
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
-    """Lines of the first table, best first: most cases, then the largest share. A record without response gets none."""
+    """Lines of the first table, best first: most cases, then the largest share.
+
+    Methods that are not ranked come last. A record without response gets no line.
+    """
     made = []
     for record in records:
         if record.response is None or not math.isfinite(record.response.value):
@@ -70,7 +75,7 @@ def rows(records: Iterable[Record]) -> list[Row]:
             found = worst_group([r.tallies for r in results]) if CASES[case].has_bound else None
             if found is not None:
                 name, told = found
-                yields = told["recall"] * np.nan_to_num(told["efficiency"])
+                yields = told["recall"] * np.nan_to_num(told["efficiency"], posinf=math.inf)
                 worst.append((yields, (case, name, told["recall"], told["rmse_pm"])))
         made.append(
             Row(
@@ -82,14 +87,37 @@ def rows(records: Iterable[Record]) -> list[Row]:
                 len(record.results),
                 min(worst)[1] if worst and record.bounds else None,
                 bootstrap([r.tallies[ALL] for r in record.results])["columns_per_s"],
+                tuple(_doubts(record, record.response)),
             )
         )
-    return sorted(made, key=lambda row: (-row.cases, -np.nan_to_num(row.share), row.record.method))
+    return sorted(made, key=lambda row: (bool(row.doubts), -row.cases, -np.nan_to_num(row.share), row.record.method))
 
 
 def _share(scores: Mapping[str, Estimate]) -> float:
     """Recall times efficiency; 0 where nothing was found."""
-    return float(np.nan_to_num(scores["recall"].value * scores["efficiency"].value))
+    return float(np.nan_to_num(scores["recall"].value * scores["efficiency"].value, posinf=math.inf))
+
+
+def _doubts(record: Record, response: Estimate) -> Iterator[str]:
+    """Why a method's share of information is not to be compared with others'."""
+    least, most = RESPONSE_RANGE
+    if not least <= response.low <= response.high <= most:
+        yield f"its response, {_brief(response)}, is not shown to lie between {least:g} and {most:g}"
+    if not record.bounds:
+        yield "its record was made without bounds"
+    parts = {case: [r.tallies[ALL] for r in results] for case, results in record.cases.items()}
+    parts["all cases together"] = [tally for tallies in parts.values() for tally in tallies]
+    told = [
+        f"{_brief(efficiency)} in {case} (chance gives {limit:.3g} at most)"
+        for case, tallies in parts.items()
+        for name, relative in (("efficiency", False), ("efficiency_relative", True))
+        if (efficiency := bootstrap(tallies)[name]).value > (limit := chance_limit(tallies, relative=relative))
+        # The interval of a single image is not known.
+        and not efficiency.low <= 1.0
+    ]
+    if told:
+        more = f" and {len(told) - 1} more" if len(told) > 1 else ""
+        yield f"implausible: an efficiency of {told[0]}{more}, errors smaller than the images allow"
 
 
 def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None = None) -> str:
@@ -100,6 +128,7 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
         absent: methods that were not run, and why.
     """
     head = (
+        "rank",
         "method",
         "response",
         "share",
@@ -113,7 +142,8 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
     )
     lines = [f"headline case {HEADLINE}; sigma in pm; [95 % interval over images]", ""]
     table: list[tuple[str, ...]] = [head]
-    for row in rows(records):
+    made = rows(records)
+    for rank, row in enumerate(made, 1):
         s = row.scores
         told = [
             f"{_brief(s['sigma_x_pm'])}", f"{_brief(s['sigma_y_pm'])}", f"{_brief(s['efficiency'])}",
@@ -121,9 +151,11 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
         ] if s else ["-"] * 5  # fmt: skip
         worst = f"{row.worst[0]}: {row.worst[1]}, recall {row.worst[2]:.2f}" if row.worst else "-"
         speed = f"{row.speed.value:.0f}"
-        table.append((row.record.method, _brief(row.response), f"{row.share:.2f}", *told, speed, worst))
-    table += [(name, why, *[""] * (len(head) - 2)) for name, why in (absent or {}).items()]
+        place = "-" if row.doubts else str(rank)
+        table.append((place, row.record.method, _brief(row.response), f"{row.share:.2f}", *told, speed, worst))
+    table += [("", name, why, *[""] * (len(head) - 3)) for name, why in (absent or {}).items()]
     lines += _aligned(table)
+    lines += [f"not ranked: {row.record.method}: {'; '.join(row.doubts)}" for row in made if row.doubts]
     lines += ["", "RMSE per axis in pm [interval], recall, calibration (- without errors), by case:", ""]
     by_case: list[tuple[str, ...]] = [("case", "bound", *(record.method for record in records))]
     scored = [record.scored() for record in records]
@@ -153,9 +185,9 @@ def _figure(value: float) -> str:
 
 def _brief(e: Estimate) -> str:
     """Value and interval in three figures."""
-    if not math.isfinite(e.value):
+    if math.isnan(e.value):
         return "-"
-    return f"{e.value:.3g}" + (f" [{e.low:.3g}, {e.high:.3g}]" if math.isfinite(e.low) else "")
+    return f"{e.value:.3g}" + ("" if math.isnan(e.low) else f" [{e.low:.3g}, {e.high:.3g}]")
 
 
 def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, Any]:
@@ -189,7 +221,8 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
         "left_out": left_out,
         "checked": check,
         "all_cases": CASES,
-        "case_tables": _case_tables(ordered),
+        "case_tables": _case_tables(made),
+        "response_range": RESPONSE_RANGE,
         "metric_names": METRICS,
         "plots": [
             _plot(
@@ -204,21 +237,26 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
     }  # fmt: skip
 
 
-def _case_tables(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """A table of each case: methods with metrics, worst group, and the paired difference from the best."""
+def _case_tables(made: Sequence[Row]) -> list[dict[str, Any]]:
+    """A table of each case: methods with metrics, worst group, and the paired difference from the best.
+
+    Methods that are not ranked come last.
+    """
     tables = []
     for case in CASES.values():
-        mine = [record for record in records if case.name in record.cases]
-        if not mine:
+        here = [row for row in made if case.name in row.record.cases]
+        if not here:
             continue
+        mine = [row.record for row in here]
         scores = [record.scored()[case.name] for record in mine]
 
         def rank(s: Mapping[str, Estimate], bounded: bool = case.has_bound) -> float:
-            if bounded and math.isfinite(s["efficiency"].value):
+            if bounded and not math.isnan(s["efficiency"].value):
                 return _share(s)
             return -s["rmse_pm"].value / s["recall"].value if s["recall"].value > 0.0 else -math.inf
 
-        order = sorted(range(len(mine)), key=lambda i: -rank(scores[i]))
+        doubted = [bool(row.doubts) for row in here]
+        order = [i for _, _, i in sorted((doubted[i], -rank(s), i) for i, s in enumerate(scores))]
         best = mine[order[0]]
         lines = []
         for i in order:
@@ -229,6 +267,7 @@ def _case_tables(records: Sequence[Record]) -> list[dict[str, Any]]:
             lines.append(
                 {
                     "method": record.method,
+                    "ranked": not doubted[i],
                     "scores": scores[i],
                     "worst": worst_group(images),
                     "images": len(images),

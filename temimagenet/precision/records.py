@@ -197,9 +197,11 @@ def write_record(record: Record, folder: str | Path) -> Path:
     return path
 
 
-def _plain(value: float) -> float | None:
-    """nan as JSON has it."""
-    return value if math.isfinite(value) else None
+def _plain(value: float) -> float | str | None:
+    """nan and infinity as JSON has them."""
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else str(value)
 
 
 def read_record(path: str | Path) -> Record:
@@ -330,10 +332,11 @@ def _result(data: Any, arrays: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], 
 
 
 def _estimate(value: Any, where: str) -> Estimate:
-    """[value, low, high] with null for nan."""
+    """[value, low, high] with null for nan and "inf" for infinity."""
     if not isinstance(value, list) or len(value) != 3:
         raise PrecisionError(f"{where}: {value!r}, expected [value, low, high]")
-    return Estimate(*(math.nan if number is None else _number(number, where) for number in value))
+    words = {None: math.nan, "inf": math.inf}
+    return Estimate(*(words[n] if n is None or n == "inf" else _number(n, where) for n in value))
 
 
 def _number(value: Any, where: str) -> float:

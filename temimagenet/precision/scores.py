@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
+from scipy.stats import chi2
 
 from temimagenet.errors import PrecisionError
 from temimagenet.localize.protocol import FoundColumns
@@ -19,11 +20,13 @@ __all__ = [
     "ALL",
     "MATCH_RADIUS_A",
     "METRICS",
+    "RESPONSE_RANGE",
     "SUMS",
     "Estimate",
     "ImageScore",
     "Tally",
     "bootstrap",
+    "chance_limit",
     "match",
     "metrics",
     "score_image",
@@ -36,6 +39,12 @@ MATCH_RADIUS_A = 0.5
 
 ALL = "all"
 """Key of the tally over all groups."""
+
+RESPONSE_RANGE = (0.9, 1.1)
+"""A method follows columns out of place if the whole interval of its response lies between these."""
+
+_CHANCE = 1e-3
+"""Chance of an efficiency above its limit for a method that reaches the bound."""
 
 SUMS: tuple[str, ...] = (
     "columns", "hits", "false", "reported", "flagged", "seconds",
@@ -71,7 +80,10 @@ Tally = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % bootstrap interval over images; nan where it cannot be told."""
+    """A number with its 95 % bootstrap interval over images; nan where it cannot be told.
+
+    Efficiencies of errors that are exactly 0 are infinite.
+    """
 
     value: float
     low: float
@@ -258,7 +270,30 @@ def _metrics(s: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float
             "response": s["um"] / s["uu"],
             "columns_per_s": s["reported"] / s["seconds"],
         }
-    return {name: np.where(np.isfinite(value), value, np.nan) for name, value in out.items()}
+    # Errors of exactly 0 have an infinite efficiency; elsewhere a division by 0 is nothing told.
+    exact = {"efficiency", "efficiency_relative"}
+    return {name: np.where(np.isfinite(v) | (name in exact), v, np.nan) for name, v in out.items()}
+
+
+def chance_limit(tallies: Sequence[Tally], *, relative: bool = False) -> float:
+    """The largest efficiency that chance gives a method which reaches the bound, once in a thousand times.
+
+    As if all errors of an image were one, along either axis: more independent errors scatter less. Few images leave
+    chance much room, 44 for two of them and 1.9 for thirty.
+
+    Args:
+        tallies: one of each image.
+        relative: of the relative efficiency.
+
+    Returns:
+        The limit; infinite without images that have a bound.
+    """
+    weight = np.array([tally["relative_ratio_n" if relative else "ratio_n"] for tally in tallies])
+    if not weight.any():
+        return float(np.inf)
+    # Satterthwaite's degrees of freedom of the mean over images of unequal numbers of columns.
+    freedom = 2.0 * weight.sum() ** 2 / (weight**2).sum()
+    return float(freedom / chi2.ppf(_CHANCE, freedom))
 
 
 def bootstrap(
@@ -294,11 +329,19 @@ def bootstrap(
     values = drawn(tallies)
     if other is not None:
         second = drawn(other)
-        values = {name: value - second[name] for name, value in values.items()}
+        # Two infinite efficiencies have no difference.
+        with np.errstate(invalid="ignore"):
+            values = {name: value - second[name] for name, value in values.items()}
     result = {}
     for name, value in values.items():
-        spread = value[1:][np.isfinite(value[1:])]
-        low, high = np.percentile(spread, (2.5, 97.5)) if count > 1 and len(spread) else (np.nan, np.nan)
+        spread = value[1:][~np.isnan(value[1:])]
+        if count == 1 or not len(spread):
+            low, high = np.nan, np.nan
+        elif np.isfinite(spread).all():
+            low, high = np.percentile(spread, (2.5, 97.5))
+        else:
+            # Nothing lies between a number and infinity.
+            low, high = np.percentile(spread, (2.5, 97.5), method="inverted_cdf")
         result[name] = Estimate(float(value[0]), float(low), float(high))
     return result
 
@@ -335,7 +378,7 @@ def worst_group(images: Iterable[Mapping[str, Tally]]) -> tuple[str, dict[str, f
         found = told[name]
         if found["recall"] == 0.0:
             return -np.inf
-        if np.isfinite(found["efficiency"]):
+        if not np.isnan(found["efficiency"]):
             return found["recall"] * found["efficiency"]
         return -found["rmse_pm"] / found["recall"]
 

@@ -1,19 +1,21 @@
 """The leaderboard from records made by hand: whatever a record holds, the others are drawn and the page is whole."""
 
 import hashlib
+import io
 import json
 import re
 import zipfile
+from dataclasses import replace
 from html import escape
 
 import numpy as np
 import pytest
 
-from builder.leaderboard import leaderboard_facts
+from builder.leaderboard import leaderboard_facts, leaderboard_text, rows
 from builder.portal import build_leaderboard
 from temimagenet.precision import CASE_SET_VERSION, Record, write_record
 from temimagenet.precision.records import Result, with_scores
-from temimagenet.precision.scores import ALL, SUMS
+from temimagenet.precision.scores import ALL, SUMS, chance_limit
 
 COLUMNS = 40.0
 
@@ -57,8 +59,6 @@ def with_positions(path, content):
 
 
 def archive(**arrays):
-    import io
-
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
@@ -157,3 +157,68 @@ def test_names_are_shown_as_they_are(tmp_path):
         literal = escape(name, quote=False)
         assert all(literal in legend for legend in legends)
         assert page.count('<th scope="row">' + escape(name).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")) == 3
+
+
+@pytest.mark.parametrize("response", [0.0, 0.85, 1.2])
+def test_a_method_that_does_not_follow_columns_is_shown_below_without_a_rank(response, tmp_path):
+    write_record(made("honest", spread=1.5), tmp_path)
+    write_record(made("rigid", spread=1.0, response=response), tmp_path)
+    facts = leaderboard_facts(tmp_path)
+    assert [row.record.method for row in facts["rows"]] == ["honest", "rigid"]
+    assert facts["rows"][1].share > facts["rows"][0].share
+    assert facts["rows"][0].doubts == ()
+    assert "is not shown to lie between 0.9 and 1.1" in facts["rows"][1].doubts[0]
+    for table in facts["case_tables"]:
+        assert [(line["method"], line["ranked"]) for line in table["lines"]] == [("honest", True), ("rigid", False)]
+    page = build_leaderboard(tmp_path, tmp_path / "site").read_text(encoding="utf-8")
+    assert "not ranked: its response" in page
+    text = leaderboard_text([row.record for row in facts["rows"]])
+    assert "not ranked: rigid: its response" in text
+    assert [line.split()[0] for line in text.splitlines() if "honest" in line or "rigid" in line][:2] == ["1", "-"]
+
+
+def test_a_response_of_one_image_is_not_shown():
+    assert "response" in rows([made(images=range(1))])[0].doubts[0]
+
+
+@pytest.mark.parametrize(
+    ("spread", "images", "plausible"),
+    [
+        (0.0, 2, False),
+        (0.0, 1, False),
+        (1e-9, 2, False),
+        (0.1, 2, False),
+        (0.6, 30, False),
+        (1.0, 2, True),
+        (0.8, 2, True),
+        (0.9, 30, True),
+        (3.0, 30, True),
+    ],
+)
+def test_errors_smaller_than_the_images_allow_are_marked_and_not_ranked(spread, images, plausible):
+    row = rows([made(spread=spread, images=range(images))])[0]
+    said = [doubt for doubt in row.doubts if doubt.startswith("implausible: an efficiency of ")]
+    assert len(said) == (not plausible)
+    if spread == 0.0:
+        assert row.share == np.inf
+        assert "efficiency of inf" in said[0]
+
+
+def test_a_method_at_the_bound_is_seldom_called_implausible():
+    """Errors of an image that are all one: two numbers an image, for the worst case of chance."""
+    rng = np.random.default_rng(1)
+    above = 0
+    for _ in range(2000):
+        tallies = []
+        for columns in (20.0, 60.0, 100.0):
+            square = columns * (rng.normal(size=2) ** 2).sum()
+            tallies.append(dict.fromkeys(SUMS, 0.0) | {"ratio": square, "ratio_n": 2.0 * columns})
+        efficiency = sum(t["ratio_n"] for t in tallies) / sum(t["ratio"] for t in tallies)
+        above += efficiency > chance_limit(tallies)
+    # One in a thousand; the distribution of a mean of unequal parts is an approximation.
+    assert above <= 8
+    assert chance_limit([dict.fromkeys(SUMS, 0.0)]) == np.inf
+
+
+def test_a_record_without_bounds_is_not_ranked():
+    assert rows([replace(made(), bounds=False)])[0].doubts == ("its record was made without bounds",)

@@ -7,7 +7,17 @@ import pytest
 from oracles import Oracle, columns, noisy
 
 from temimagenet.errors import LocalizeError, PrecisionError
-from temimagenet.precision import case_images, compare, evaluate, score_image
+from temimagenet.precision import (
+    Estimate,
+    Record,
+    case_images,
+    compare,
+    evaluate,
+    read_record,
+    score_image,
+    write_record,
+)
+from temimagenet.precision.records import Result, with_scores
 from temimagenet.precision.scores import ALL, SUMS, bootstrap, match, metrics, total, worst_group
 
 
@@ -50,6 +60,31 @@ def test_a_method_that_draws_a_lattice_has_no_response(share):
     record = evaluate(Oracle(noisy(0.0, share), [case], 2), [case], images=2, bounds=False)
     assert record.response.value == pytest.approx(share, abs=1e-9)
     assert record.scores[case]["rmse_pm"].value == pytest.approx(20.0 * (1.0 - share), rel=0.1)
+
+
+def test_exact_answers_have_an_infinite_efficiency_that_a_record_keeps(bounded, tmp_path):
+    exact = [score_image(columns(t.xy_px[t.counts], t.pixel_size_A), t).tallies for t in bounded]
+    found = bootstrap([tallies[ALL] for tallies in exact])
+    for name in ("efficiency", "efficiency_relative"):
+        assert found[name] == Estimate(np.inf, np.inf, np.inf)
+    # One exact image of three: many draws without another one.
+    rest = [score_image(columns(t.xy_px[t.counts] + 0.1, t.pixel_size_A), t).tallies[ALL] for t in bounded[1:]]
+    mixed = bootstrap([exact[0][ALL], *rest])["efficiency"]
+    assert mixed.low < mixed.value < mixed.high == np.inf
+    none = score_image(columns(np.zeros((0, 2)), bounded[0].pixel_size_A), bounded[0]).tallies[ALL]
+    assert np.isnan(metrics(none)["efficiency"])
+    same = bootstrap([t[ALL] for t in exact], [t[ALL] for t in exact])
+    assert np.isnan(same["efficiency"].value)
+    result = Result("pt110-scan-0.10A", 0, 1.0, np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, int), exact[0])
+    record = with_scores(Record("exact", "1", {}, 1, "0", {"cpu": "one"}, "2026-01-01", True, (result,), {}))
+    again = read_record(write_record(record, tmp_path))
+    assert again.scores["pt110-scan-0.10A"]["efficiency"].value == np.inf
+
+
+def test_the_exact_group_is_not_the_worst():
+    exact = dict.fromkeys(SUMS, 0.0) | {"columns": 9.0, "hits": 9.0, "ratio_n": 18.0}
+    poor = exact | {"ratio": 40.0}
+    assert worst_group([{ALL: exact, "exact": exact, "poor": poor}])[0] == "poor"
 
 
 def test_a_shift_of_all_is_bias_alone(truth):
