@@ -42,7 +42,7 @@ class Row:
         share: mean over the cases with a bound of recall times efficiency: the part of the images' information that the
             method brings home.
         cases: how many cases it was run on.
-        images: how many images in all.
+        images: least and largest number of images of a case.
         worst: case, group, recall and error in pm of the group that fares worst.
         speed: columns per second over all images.
         doubts: why the method is shown but not ranked; empty for one that is ranked.
@@ -53,7 +53,7 @@ class Row:
     scores: Mapping[str, Estimate] | None
     share: float
     cases: int
-    images: int
+    images: tuple[int, int]
     worst: tuple[str, str, float, float] | None
     speed: Estimate
     doubts: tuple[str, ...]
@@ -69,6 +69,7 @@ def rows(records: Iterable[Record]) -> list[Row]:
         if record.response is None or not math.isfinite(record.response.value):
             continue
         scores = record.scored()
+        counts = [len(results) for results in record.cases.values()]
         shares = [_share(s) for case, s in scores.items() if CASES[case].has_bound]
         worst = []
         for case, results in record.cases.items():
@@ -84,7 +85,7 @@ def rows(records: Iterable[Record]) -> list[Row]:
                 scores.get(HEADLINE),
                 float(np.mean(shares)) if shares and record.bounds else math.nan,
                 len(record.cases),
-                len(record.results),
+                (min(counts), max(counts)),
                 min(worst)[1] if worst and record.bounds else None,
                 bootstrap([r.tallies[ALL] for r in record.results])["columns_per_s"],
                 tuple(_doubts(record, record.response)),
@@ -105,6 +106,8 @@ def _doubts(record: Record, response: Estimate) -> Iterator[str]:
         yield f"its response, {_brief(response)}, is not shown to lie between {least:g} and {most:g}"
     if not record.bounds:
         yield "its record was made without bounds"
+    for case, lacking in record.gaps.items():
+        yield f"incomplete: images {', '.join(map(str, lacking))} of {case} lack"
     parts = {case: [r.tallies[ALL] for r in results] for case, results in record.cases.items()}
     parts["all cases together"] = [tally for tallies in parts.values() for tally in tallies]
     told = [
@@ -138,6 +141,7 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
         "recall",
         "z",
         "columns/s",
+        "cases x images",
         "worst group",
     )
     lines = [f"headline case {HEADLINE}; sigma in pm; [95 % interval over images]", ""]
@@ -152,7 +156,8 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
         worst = f"{row.worst[0]}: {row.worst[1]}, recall {row.worst[2]:.2f}" if row.worst else "-"
         speed = f"{row.speed.value:.0f}"
         place = "-" if row.doubts else str(rank)
-        table.append((place, row.record.method, _brief(row.response), f"{row.share:.2f}", *told, speed, worst))
+        size = f"{row.cases} x {_span(row.images)}"
+        table.append((place, row.record.method, _brief(row.response), f"{row.share:.2f}", *told, speed, size, worst))
     table += [("", name, why, *[""] * (len(head) - 3)) for name, why in (absent or {}).items()]
     lines += _aligned(table)
     lines += [f"not ranked: {row.record.method}: {'; '.join(row.doubts)}" for row in made if row.doubts]
@@ -176,6 +181,12 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
     """Cells padded to columns."""
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _span(numbers: tuple[int, int]) -> str:
+    """Least and largest, or the one number that both are."""
+    least, most = numbers
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _figure(value: float) -> str:

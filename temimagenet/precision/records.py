@@ -114,6 +114,13 @@ class Record:
         return {name: tuple(by_case[name]) for name in sorted(by_case, key=order.index)}
 
     @cached_property
+    def gaps(self) -> Mapping[str, tuple[int, ...]]:
+        """Images that lack before a case's last one, by case: a whole record holds images 0 to n - 1 of each."""
+        held = {case: {r.index for r in results} for case, results in self.cases.items()}
+        lacking = {case: tuple(sorted(set(range(max(own))) - own)) for case, own in held.items()}
+        return {case: indices for case, indices in lacking.items() if indices}
+
+    @cached_property
     def response(self) -> Estimate | None:
         """Slope of measured against true displacement over all cases of `RESPONSE_CASES`; None without any."""
         parts = [result.tallies[ALL] for result in self.results if result.case in RESPONSE_CASES]
@@ -264,14 +271,27 @@ def read_record(path: str | Path) -> Record:
 
 
 def read_records(folder: str | Path) -> tuple[list[Record], list[str]]:
-    """All records of a folder, in the order of their file names, and what was wrong with those that cannot be read."""
-    records, problems = [], []
+    """All records of a folder, in the order of their file names, and what was wrong with the others.
+
+    Of two records of one method and version on one set of cases none is returned: nothing tells which is the method's.
+    """
+    records: dict[Path, Record] = {}
+    problems = []
     for path in sorted(Path(folder).glob("*.json")):
         try:
-            records.append(read_record(path))
+            records[path] = read_record(path)
         except PrecisionError as error:
             problems.append(str(error))
-    return records, problems
+    alike: dict[tuple[str, str, int], list[Path]] = {}
+    for path, record in records.items():
+        alike.setdefault((record.method, record.version, record.case_set_version), []).append(path)
+    for (method, version, _), paths in alike.items():
+        if len(paths) > 1:
+            told = " and ".join(map(str, paths))
+            problems.append(f"{told}: records of one method and version, {method} ({version}); keep one, or rename")
+            for path in paths:
+                del records[path]
+    return list(records.values()), problems
 
 
 def _positions(path: Path, digest: str) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
@@ -328,6 +348,8 @@ def _result(data: Any, arrays: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], 
     if ALL not in tallies:
         raise PrecisionError(f"{where}: no tally {ALL!r}")
     seconds = _number(data.get("seconds"), f"{where}: seconds")
+    if seconds <= 0.0:
+        raise PrecisionError(f"{where}: seconds is {seconds:g}, expected more than 0")
     return Result(case, index, seconds, *arrays, tallies, _field(data, "error", str, where))
 
 
@@ -365,13 +387,14 @@ def _field(data: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
 
 
 def verify(record: Record, *, images: Iterable[int] | None = None, cache: Path | None = None) -> list[str]:
-    """Check a record: draw the true columns anew, score the submitted positions, compare with what it says.
+    """Check a record: draw the true columns anew, work everything out from the submitted positions, and compare.
 
-    Speeds cannot be checked, nor that the positions came from the method.
+    A whole record holds images 0 to n - 1 of each of its cases, once each; how many n is may be chosen. Speeds cannot
+    be checked beyond their sign, nor that the positions came from the method.
 
     Args:
         record: as read.
-        images: indices of the images to check in each case; all unless given.
+        images: indices of the images to check in each case; all unless given. Sums of the others are believed.
         cache: folder of the bounds; the user's cache unless given.
 
     Returns:
@@ -379,19 +402,13 @@ def verify(record: Record, *, images: Iterable[int] | None = None, cache: Path |
     """
     if record.case_set_version != CASE_SET_VERSION:
         return [f"made for case set {record.case_set_version}, this is {CASE_SET_VERSION}: nothing can be compared"]
-    differences = []
-    anew = record.scored()
-    for case in sorted(set(anew) | set(record.scores)):
-        if case not in anew or case not in record.scores:
-            differences.append(f"{case}: scores or results are missing")
-            continue
-        for name in METRICS:
-            told, found = record.scores[case].get(name), anew[case][name]
-            if told is None or not np.allclose(_triple(told), _triple(found), rtol=_RELATIVE, equal_nan=True):
-                differences.append(f"{case}: {name} is recorded as {told}, its results give {found}")
+    differences = _faults(record)
     chosen = None if images is None else set(images)
+    scored: dict[tuple[str, int], Result] = {}
     for case, results in record.cases.items():
         mine = [r for r in results if chosen is None or r.index in chosen]
+        if chosen is not None and (absent := chosen - {r.index for r in mine}):
+            differences.append(f"{case}: images {_numbers(absent)} were to be checked, and are not there")
         truths = case_images(case, [r.index for r in mine], bounds=record.bounds, cache=cache)
         for result, truth in zip(mine, truths, strict=True):
             where = f"{case}, image {result.index}"
@@ -401,12 +418,51 @@ def verify(record: Record, *, images: Iterable[int] | None = None, cache: Path |
                 differences.append(f"{where}: {error}")
                 continue
             differences += [f"{where}: {text}" for text in _differences(result.tallies, score.tallies)]
+            scored[case, result.index] = replace(result, tallies=score.tallies)
+    # In the record's order, which the bootstrap follows.
+    anew = replace(record, results=tuple(scored.get((r.case, r.index), r) for r in record.results)).scored()
+    for case in sorted(set(record.cases) | set(record.scores)):
+        if case not in anew or case not in record.scores:
+            differences.append(f"{case}: scores or results are missing")
+            continue
+        for name in sorted(set(METRICS) | set(record.scores[case])):
+            told, found = record.scores[case].get(name), anew[case].get(name)
+            if not _same(told, found):
+                differences.append(f"{case}: {name} is recorded as {told}, its positions give {found}")
     return differences
 
 
-def _triple(estimate: Estimate) -> tuple[float, float, float]:
-    """Its three numbers."""
-    return estimate.value, estimate.low, estimate.high
+def _faults(record: Record) -> list[str]:
+    """What is wrong with a record before any position is looked at."""
+    faults = [] if record.results else ["no results"]
+    for case, results in record.cases.items():
+        indices = [r.index for r in results]
+        if twice := {i for i in indices if indices.count(i) > 1}:
+            faults.append(f"{case}: images {_numbers(twice)} have more than one result")
+        if lacking := record.gaps.get(case):
+            faults.append(
+                f"{case}: {len(set(indices))} images, up to image {max(indices)}, without {_numbers(lacking)}: "
+                "expected images 0 to n - 1 without gaps"
+            )
+        for result in results:
+            if not 0.0 < result.seconds < math.inf:
+                faults.append(f"{case}, image {result.index}: seconds is {result.seconds:g}, expected more than 0")
+            if result.error and len(result.xy_px):
+                faults.append(f"{case}, image {result.index}: has an error and positions, expected one of them")
+    return faults
+
+
+def _numbers(indices: Iterable[int]) -> str:
+    """Indices in order, as text."""
+    return ", ".join(map(str, sorted(indices)))
+
+
+def _same(told: Estimate | None, found: Estimate | None) -> bool:
+    """Whether both are there and alike."""
+    if told is None or found is None:
+        return False
+    a, b = ((e.value, e.low, e.high) for e in (told, found))
+    return bool(np.allclose(a, b, rtol=_RELATIVE, equal_nan=True))
 
 
 def _differences(recorded: Mapping[str, Tally], found: Mapping[str, Tally]) -> list[str]:

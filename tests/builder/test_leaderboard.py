@@ -222,3 +222,16 @@ def test_a_method_at_the_bound_is_seldom_called_implausible():
 
 def test_a_record_without_bounds_is_not_ranked():
     assert rows([replace(made(), bounds=False)])[0].doubts == ("its record was made without bounds",)
+
+
+def test_a_record_of_chosen_images_is_marked_and_not_ranked(tmp_path):
+    write_record(made("whole", images=range(4)), tmp_path)
+    write_record(made("chosen", images=(0, 2, 5)), tmp_path)
+    facts = leaderboard_facts(tmp_path)
+    whole, chosen = facts["rows"]
+    assert (whole.images, whole.doubts) == ((4, 4), ())
+    assert chosen.doubts[0] == "incomplete: images 1, 3, 4 of pt110-20dB lack"
+    page = build_leaderboard(tmp_path, tmp_path / "site").read_text(encoding="utf-8")
+    assert "not ranked: incomplete: images 1, 3, 4" in page
+    assert "<td>2, 4 each</td>" in page
+    assert "2 x 4 " in leaderboard_text([whole.record])
