@@ -44,7 +44,7 @@ class Row:
         cases: how many cases it was run on.
         images: least and largest number of images of a case.
         worst: case, group, recall and error in pm of the group that fares worst.
-        speed: columns per second over all images.
+        speed: found columns that count per second, over all images.
         doubts: why the method is shown but not ranked; empty for one that is ranked.
     """
 

@@ -71,7 +71,7 @@ METRICS: Mapping[str, str] = {
     "flagged": "share of the reported columns that the method itself flagged",
     "z_sd": "root-mean-square of error / claimed standard error",
     "response": "slope of measured against true displacement",
-    "columns_per_s": "columns reported per second",
+    "columns_per_s": "found columns that count per second",
 }
 
 Tally = Mapping[str, float]
@@ -268,7 +268,7 @@ def _metrics(s: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float
             "flagged": s["flagged"] / s["reported"],
             "z_sd": np.sqrt(s["z"] / s["z_n"]),
             "response": s["um"] / s["uu"],
-            "columns_per_s": s["reported"] / s["seconds"],
+            "columns_per_s": s["hits"] / s["seconds"],
         }
     # Errors of exactly 0 have an infinite efficiency; elsewhere a division by 0 is nothing told.
     exact = {"efficiency", "efficiency_relative"}

@@ -129,6 +129,20 @@ def test_flagged_columns_are_neither_hits_nor_false(truth):
     assert found["flagged"] == pytest.approx(3.0 / len(xy))
 
 
+def test_only_right_columns_make_a_method_fast(truth):
+    p = truth.pixel_size_A
+    inner = truth.xy_px[truth.counts]
+    y, x = np.mgrid[0:256:4, 0:256:4]
+    apart = np.stack([x.ravel(), y.ravel()], axis=1).astype(float)
+    plain = told(columns(inner, p), truth)
+    assert plain["columns_per_s"] == pytest.approx(len(inner) / 0.5)
+    carpet = told(
+        columns(np.concatenate([inner, apart, apart]), p, flags=np.repeat([0, 0, 2], [len(inner), 4096, 4096])), truth
+    )
+    assert carpet["columns_per_s"] == plain["columns_per_s"]
+    assert carpet["precision"] < 0.1
+
+
 def test_matching_keeps_its_radius_and_makes_most_pairs():
     true = np.array([[0.0, 0.0], [6.0, 0.0], [40.0, 0.0]])
     # Half the way to the neighbour is 0.3 A of 0.1 A pixels; elsewhere the radius is 0.5 A.
