@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -19,6 +20,7 @@ from matplotlib.ticker import FuncFormatter
 
 from temimagenet.precision import CASE_SET_VERSION, CASES, Estimate, Record, compare, read_records, verify
 from temimagenet.precision.cases import DOSE_LADDER, SCAN_LADDER
+from temimagenet.precision.records import Result
 from temimagenet.precision.scores import ALL, METRICS, RESPONSE_RANGE, bootstrap, chance_limit, worst_group
 
 __all__ = ["HEADLINE", "Row", "leaderboard_facts", "leaderboard_text", "rows"]
@@ -141,6 +143,7 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
         "recall",
         "z",
         "columns/s",
+        "errors",
         "cases x images",
         "worst group",
     )
@@ -157,9 +160,11 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
         speed = f"{row.speed.value:.0f}"
         place = "-" if row.doubts else str(rank)
         size = f"{row.cases} x {_span(row.images)}"
-        table.append((place, row.record.method, _brief(row.response), f"{row.share:.2f}", *told, speed, size, worst))
+        end = (speed, str(row.record.errors), size, worst)
+        table.append((place, row.record.method, _brief(row.response), f"{row.share:.2f}", *told, *end))
     table += [("", name, why, *[""] * (len(head) - 3)) for name, why in (absent or {}).items()]
     lines += _aligned(table)
+    lines += [f"first error: {record.method}: {_first_error(record.results)}" for record in records if record.errors]
     lines += [f"not ranked: {row.record.method}: {'; '.join(row.doubts)}" for row in made if row.doubts]
     lines += ["", "RMSE per axis in pm [interval], recall, calibration (- without errors), by case:", ""]
     by_case: list[tuple[str, ...]] = [("case", "bound", *(record.method for record in records))]
@@ -175,6 +180,12 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
             ]
             by_case.append((case, f"{bounds[0]:.2f}", *cells))
     return "\n".join([*lines, *_aligned(by_case)])
+
+
+def _first_error(results: Iterable[Result]) -> str:
+    """The first error of a method, shortened; "" without any."""
+    told = next((f"{r.case}, image {r.index}: {r.error}" for r in results if r.error), "")
+    return textwrap.shorten(told, 300)
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
@@ -282,7 +293,8 @@ def _case_tables(made: Sequence[Row]) -> list[dict[str, Any]]:
                     "scores": scores[i],
                     "worst": worst_group(images),
                     "images": len(images),
-                    "given_up": sum(bool(r.error) for r in record.cases[case.name]),
+                    "errors": sum(bool(r.error) for r in record.cases[case.name]),
+                    "first_error": _first_error(record.cases[case.name]),
                     "difference": paired["rmse_pm"] if paired else None,
                 }
             )

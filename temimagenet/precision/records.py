@@ -58,7 +58,7 @@ class Result:
         sigma_px: (N, 2) claimed standard errors in pixels; nan where none was claimed.
         flags: (N,) `Flag` values.
         tallies: sums over all columns and over each group; see `scores.SUMS`.
-        error: why the method gave the image up; "" where it did not.
+        error: why nothing was found: what the method raised, or what was wrong with its answer; "" otherwise.
     """
 
     case: str
@@ -112,6 +112,11 @@ class Record:
             by_case.setdefault(result.case, []).append(result)
         order = list(CASES)
         return {name: tuple(by_case[name]) for name in sorted(by_case, key=order.index)}
+
+    @cached_property
+    def errors(self) -> int:
+        """Number of images on which the method failed; see `Result.error`."""
+        return sum(bool(result.error) for result in self.results)
 
     @cached_property
     def gaps(self) -> Mapping[str, tuple[int, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -27,6 +27,7 @@ __all__ = [
     "Tally",
     "bootstrap",
     "chance_limit",
+    "checked",
     "match",
     "metrics",
     "score_image",
@@ -143,14 +144,14 @@ def score_image(found: FoundColumns, truth: BenchmarkImage, seconds: float = 0.0
     Args:
         found: what a localizer returned for `truth.image`: a `FoundColumns` with (N, 2) positions (x, y) in pixels,
             pixel centres at integers, the sound ones finite and on the image; (N, 2) standard errors in pixels above
-            0, or nan; N flags; and the image's pixel size.
+            0, or nan; N integer flags; and the image's pixel size.
         truth: the image.
         seconds: how long it took.
 
     Raises:
         PrecisionError: `found` is not of that form; the message names the case, the image and what is wrong.
     """
-    _check(found, truth)
+    found = checked(found, truth)
     p = truth.pixel_size_A
     sound = np.flatnonzero(found.sound)
     true_index, place = match(found.xy_px[sound], truth.xy_px, p)
@@ -205,23 +206,36 @@ def score_image(found: FoundColumns, truth: BenchmarkImage, seconds: float = 0.0
     return ImageScore(true_index, found_index, error, tallies)
 
 
-def _check(found: FoundColumns, truth: BenchmarkImage) -> None:
-    """Raise `PrecisionError` unless `found` can be scored."""
+def checked(found: FoundColumns, truth: BenchmarkImage) -> FoundColumns:
+    """A localizer's answer in the form that is scored: copies, positions and errors as float64, flags as int64.
+
+    Integer positions and errors are taken too: those on an image lose nothing.
+
+    Raises:
+        PrecisionError: it is not of the form that `score_image` tells.
+    """
     where = f"{truth.spec.id}: "
     if not isinstance(found, FoundColumns):
         raise PrecisionError(f"{where}a localizer returned {type(found).__name__}: expected FoundColumns")
-    n = len(np.asarray(found.xy_px))
-    for name, shape in (("xy_px", (n, 2)), ("sigma_px", (n, 2)), ("flags", (n,))):
-        array = np.asarray(getattr(found, name))
-        if array.shape != shape:
+    arrays = {name: np.asarray(getattr(found, name)) for name in ("xy_px", "sigma_px", "flags")}
+    n = arrays["xy_px"].shape[:1]
+    for name, array in arrays.items():
+        kinds = (np.integer,) if name == "flags" else (np.integer, np.floating)
+        if array.shape != (n if name == "flags" else (*n, 2)):
             raise PrecisionError(
-                f"{where}{name} of shape {array.shape}: expected {'(N, 2)' if len(shape) > 1 else 'N'}"
+                f"{where}{name} of shape {array.shape}: expected {'N' if name == 'flags' else '(N, 2)'}"
             )
-        if not np.issubdtype(array.dtype, np.integer if name == "flags" else np.floating):
-            kind = "integers" if name == "flags" else "floating-point numbers"
-            raise PrecisionError(f"{where}{name} of type {array.dtype}: expected {kind}")
+        if not any(np.issubdtype(array.dtype, kind) for kind in kinds):
+            expected = "integers" if name == "flags" else "floating-point numbers or integers"
+            raise PrecisionError(f"{where}{name} of type {array.dtype}: expected {expected}")
     if not np.isclose(found.pixel_size_A, truth.pixel_size_A, rtol=1e-9):
         raise PrecisionError(f"{where}pixel size {found.pixel_size_A} A: expected the image's, {truth.pixel_size_A} A")
+    found = replace(
+        found,
+        xy_px=arrays["xy_px"].astype(np.float64),
+        sigma_px=arrays["sigma_px"].astype(np.float64),
+        flags=arrays["flags"].astype(np.int64),
+    )
     sound = found.xy_px[found.sound]
     if not np.isfinite(sound).all():
         bad = int(np.flatnonzero(found.sound)[~np.isfinite(sound).all(axis=1)][0])
@@ -239,6 +253,7 @@ def _check(found: FoundColumns, truth: BenchmarkImage) -> None:
     claimed = found.sigma_px[found.sound]
     if (claimed <= 0.0).any() or np.isinf(claimed).any():
         raise PrecisionError(f"{where}sigma_px holds zero, negative or infinite errors: expected above 0, or nan")
+    return found
 
 
 def metrics(tally: Tally) -> dict[str, float]:

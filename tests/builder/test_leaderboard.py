@@ -235,3 +235,16 @@ def test_a_record_of_chosen_images_is_marked_and_not_ranked(tmp_path):
     assert "not ranked: incomplete: images 1, 3, 4" in page
     assert "<td>2, 4 each</td>" in page
     assert "2 x 4 " in leaderboard_text([whole.record])
+
+
+def test_errors_are_counted_and_the_first_is_told(tmp_path):
+    record = made("fragile")
+    failed = [replace(r, error="<b>no</b> luck" if r.index > 5 else "") for r in record.results]
+    write_record(with_scores(replace(record, results=tuple(failed))), tmp_path)
+    (row,) = leaderboard_facts(tmp_path)["rows"]
+    assert row.record.errors == 4
+    text = leaderboard_text([row.record])
+    assert "first error: fragile: pt110-20dB, image 6: <b>no</b> luck" in text
+    page = build_leaderboard(tmp_path, tmp_path / "site").read_text(encoding="utf-8")
+    assert "<td>4</td>\n<td>2, 8 each</td>" in page
+    assert page.count('title="pt110-displaced-20pm, image 6: &lt;b&gt;no&lt;/b&gt; luck">2 errors') == 1

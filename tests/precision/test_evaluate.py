@@ -15,6 +15,7 @@ from temimagenet.precision import (
     evaluate,
     read_record,
     score_image,
+    verify,
     write_record,
 )
 from temimagenet.precision.records import Result, with_scores
@@ -205,7 +206,8 @@ def test_an_image_given_up_counts_as_nothing_found():
     [
         (lambda f: f.xy_px, "returned ndarray: expected FoundColumns"),
         (lambda f: replace(f, xy_px=f.xy_px[:, :1]), r"xy_px of shape .* expected \(N, 2\)"),
-        (lambda f: replace(f, xy_px=f.xy_px.astype(int)), "floating-point"),
+        (lambda f: replace(f, xy_px=f.xy_px.astype(complex)), "floating-point"),
+        (lambda f: replace(f, xy_px=np.float64(3.0)), "xy_px of shape"),
         (lambda f: replace(f, sigma_px=f.sigma_px[1:]), "sigma_px of shape"),
         (lambda f: replace(f, flags=f.flags[1:]), "flags of shape"),
         (lambda f: replace(f, flags=f.flags * 1.0), "expected integers"),
@@ -219,6 +221,78 @@ def test_answers_of_the_wrong_form_are_refused(truth, change, message):
     with pytest.raises(PrecisionError, match=message) as caught:
         score_image(change(columns(truth.xy_px, truth.pixel_size_A)), truth)
     assert "pt110-displaced-20pm-00" in str(caught.value)
+
+
+def _wrong(kind):
+    """An answer to image 1 that is none; the other images are answered."""
+
+    def answer(truth, rng):
+        found = columns(truth.xy_px, truth.pixel_size_A)
+        if truth.spec.index != 1:
+            return found
+        if isinstance(kind, BaseException):
+            raise kind
+        return kind(found)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (lambda f: None, "returned NoneType: expected FoundColumns"),
+        (lambda f: replace(f, xy_px=f.xy_px * np.nan), "expected finite positions"),
+        (lambda f: replace(f, xy_px=f.xy_px + 250.0), "outside the image"),
+        (lambda f: replace(f, flags=f.flags[1:]), "flags of shape"),
+        (lambda f: replace(f, sigma_px=f.sigma_px * 0.0 - 1.0), "above 0, or nan"),
+        (lambda f: replace(f, sigma_px=[[1.0], [2.0, 3.0]]), "ValueError: "),
+        (lambda f: replace(f, pixel_size_A="small"), "Error: "),
+        (ZeroDivisionError("one over nothing"), "ZeroDivisionError: one over nothing"),
+        (LocalizeError(""), "LocalizeError: "),
+        (MemoryError(), "MemoryError: "),
+    ],
+)
+def test_an_image_that_a_method_fails_on_does_not_stop_the_others(kind, message, tmp_path):
+    case = "pt110-10dB"
+    record = evaluate(Oracle(_wrong(kind), [case], 3), [case], images=3, bounds=False)
+    assert [bool(result.error) for result in record.results] == [False, True, False]
+    assert message in record.results[1].error
+    assert record.errors == 1
+    assert [result.tallies[ALL]["hits"] > 0.0 for result in record.results] == [True, False, True]
+    assert record.results[1].seconds > 0.0
+    again = read_record(write_record(record, tmp_path))
+    assert again.results[1].error == record.results[1].error
+    assert verify(again) == []
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(2)])
+def test_who_interrupts_a_benchmark_stops_it(stop):
+    case = "pt110-10dB"
+    with pytest.raises(type(stop)):
+        evaluate(Oracle(_wrong(stop), [case], 2), [case], images=2, bounds=False)
+
+
+def test_positions_on_whole_pixels_may_be_integers(truth):
+    p = truth.pixel_size_A
+    whole = np.rint(truth.xy_px[truth.counts]).astype(np.int32)
+    found = score_image(replace(columns(whole, p), xy_px=whole), truth)
+    assert np.array_equal(found.error_pm, score_image(columns(whole, p), truth).error_pm)
+    assert len(found.error_pm) == len(whole)
+
+
+def test_answers_are_copied_before_the_method_is_called_again():
+    case = "pt110-10dB"
+    kept = []
+
+    def answer(truth, rng):
+        for earlier in kept:
+            earlier[:] = 1.0
+        found = columns(truth.xy_px, truth.pixel_size_A)
+        kept.append(found.xy_px)
+        return found
+
+    record = evaluate(Oracle(answer, [case], 2), [case], images=2, bounds=False)
+    assert verify(record) == []
 
 
 def test_a_method_cannot_change_the_image_it_is_judged_by():
