@@ -239,7 +239,7 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
         "case_set": CASE_SET_VERSION,
         "headline": CASES[HEADLINE],
         "rows": made,
-        "machines": sorted({row.record.machine["cpu"] for row in made}),
+        "machines": sorted({_machine(row.record) for row in made}),
         "left_out": left_out,
         "checked": check,
         "all_cases": CASES,
@@ -257,6 +257,12 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
             ),
         ] if ordered else [],
     }  # fmt: skip
+
+
+def _machine(record: Record) -> str:
+    """What speeds were measured on."""
+    threads = record.machine.get("threads", "unknown")
+    return f"{record.machine['cpu']} (threads: {threads})"
 
 
 def _case_tables(made: Sequence[Row]) -> list[dict[str, Any]]:

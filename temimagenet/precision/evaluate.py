@@ -10,6 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import ThreadpoolController
+
+from temimagenet.device import single_threaded
 from temimagenet.errors import PrecisionError, TEMImageNetError
 from temimagenet.localize.protocol import FoundColumns, Localizer
 from temimagenet.precision.cases import (
@@ -44,6 +47,9 @@ def evaluate(
     raises an exception, or whose answer is not of that form, counts as one where nothing was found: the record keeps
     the message (`Result.error`), and `Record.errors` counts them.
 
+    Speeds are those of one thread: torch, BLAS and OpenMP have no more while the localizer runs. A pool of threads that
+    a localizer opens by itself must follow `torch.get_num_threads()`.
+
     Args:
         localizer: the method.
         cases: names of cases; all unless given. Without one of `RESPONSE_CASES` the method gets no leaderboard row.
@@ -65,11 +71,14 @@ def evaluate(
     if not names or not 1 <= images <= IMAGES_PER_CASE:
         raise PrecisionError(f"{len(names)} cases, {images} images: expected a case and 1 to {IMAGES_PER_CASE} images")
     results: list[Result] = []
+    pools = ThreadpoolController()
     for name in dict.fromkeys(names):
         for truth in case_images(name, range(images), bounds=bounds, cache=cache):
             if not results:
-                _run(localizer, truth)
-            found, seconds, error = _run(localizer, truth)
+                _run(localizer, truth, pools)
+                # By now the method has loaded its libraries.
+                pools = ThreadpoolController()
+            found, seconds, error = _run(localizer, truth, pools)
             score = score_image(found, truth, seconds)
             results.append(
                 Result(name, truth.spec.index, seconds, found.xy_px, found.sigma_px, found.flags, score.tallies, error)
@@ -81,17 +90,19 @@ def evaluate(
     return with_scores(
         Record(
             localizer.name, told_version, dict(parameters), CASE_SET_VERSION, _package_version("temimagenet"),
-            machine(), datetime.now(UTC).date().isoformat(), bounds, tuple(results), {},
+            machine() | {"threads": 1}, datetime.now(UTC).date().isoformat(), bounds, tuple(results), {},
         )
     )  # fmt: skip
 
 
-def _run(localizer: Localizer, truth: BenchmarkImage) -> tuple[FoundColumns, float, str]:
-    """A localizer's answer, how long it took in seconds, and "" or why nothing was found."""
+def _run(localizer: Localizer, truth: BenchmarkImage, pools: ThreadpoolController) -> tuple[FoundColumns, float, str]:
+    """A localizer's answer in one thread, how long it took in seconds, and "" or why nothing was found."""
     start = time.perf_counter()
     try:
-        answer = localizer(truth.image.copy(), truth.pixel_size_A)
-        seconds = time.perf_counter() - start
+        with pools.limit(limits=1), single_threaded():
+            start = time.perf_counter()
+            answer = localizer(truth.image.copy(), truth.pixel_size_A)
+            seconds = time.perf_counter() - start
         return checked(answer, truth), seconds, ""
     # A method from outside may fail in any way, and other images still tell how good it is.
     except Exception as error:

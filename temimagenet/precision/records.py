@@ -86,7 +86,7 @@ class Record:
         parameters: its settings.
         case_set_version: `CASE_SET_VERSION` of the images.
         library_version: version of this package.
-        machine: what it ran on; see `machine`.
+        machine: what it ran on, see `machine`, and the number of threads.
         date: day, as YYYY-MM-DD.
         bounds: whether the bounds were worked out.
         results: one of each image.
@@ -261,6 +261,8 @@ def read_record(path: str | Path) -> Record:
         scores[case] = {name: _estimate(value, f"{where}, scores of {case}, {name}") for name, value in values.items()}
     machine_ = _field(data, "machine", dict, where)
     check_printable(_field(machine_, "cpu", str, f"{where}, machine"), f"{where}, machine: cpu")
+    if "threads" in machine_:
+        _field(machine_, "threads", int, f"{where}, machine")
     return Record(
         text["method"],
         text["version"],

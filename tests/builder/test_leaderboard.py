@@ -42,7 +42,7 @@ def made(method="a method", version="1", images=range(8), cases=("pt110-20dB", "
                {ALL: tally(rng, **settings)})
         for case in cases for i in images
     )  # fmt: skip
-    machine = {"cpu": "a processor", "cores": 2}
+    machine = {"cpu": "a processor", "cores": 2, "threads": 1}
     return with_scores(Record(method, version, {}, CASE_SET_VERSION, "0.1.0", machine, "2026-01-01", True, results, {}))
 
 
@@ -108,6 +108,7 @@ PARTS = {
         lambda p: change(p, lambda d: d.update(method=" ")),
         lambda p: change(p, lambda d: d["machine"].pop("cpu")),
         lambda p: change(p, lambda d: d["machine"].update(cpu=["fast"])),
+        lambda p: change(p, lambda d: d["machine"].update(threads="\ud800")),
         lambda p: change(p, lambda d: d["scores"].update({"no such case": {}})),
         lambda p: change(p, lambda d: d["results"][0]["tallies"].update({"\ud800": {}})),
         lambda p: change(p, lambda d: d["results"][0]["tallies"]["all"].update(xx=10**400)),
@@ -125,6 +126,7 @@ def test_a_damaged_record_is_named_and_the_others_are_drawn(damage, tmp_path):
     assert told[0].startswith(path.stem)
     assert f"<li>{escape(told[0][:60])}" in page.replace("&#34;", "&quot;").replace("&#39;", "&#x27;")
     assert page.count('<th scope="row">whole') == 3
+    assert "a processor (threads: 1)." in page
     assert '<th scope="row">damaged' not in page
 
 

@@ -1,12 +1,16 @@
 """Scores of localizers that know the truth: known errors must give known numbers."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from oracles import Oracle, columns, noisy
+from threadpoolctl import threadpool_info
 
 from temimagenet.errors import LocalizeError, PrecisionError
+from temimagenet.localize import GaussianFit, ScanAware, gaussian, scan_aware
 from temimagenet.precision import (
     Estimate,
     Record,
@@ -244,7 +248,7 @@ def _wrong(kind):
         (lambda f: replace(f, xy_px=f.xy_px * np.nan), "expected finite positions"),
         (lambda f: replace(f, xy_px=f.xy_px + 250.0), "outside the image"),
         (lambda f: replace(f, flags=f.flags[1:]), "flags of shape"),
-        (lambda f: replace(f, sigma_px=f.sigma_px * 0.0 - 1.0), "above 0, or nan"),
+        (lambda f: replace(f, sigma_px=np.full_like(f.sigma_px, -1.0)), "above 0, or nan"),
         (lambda f: replace(f, sigma_px=[[1.0], [2.0, 3.0]]), "ValueError: "),
         (lambda f: replace(f, pixel_size_A="small"), "Error: "),
         (ZeroDivisionError("one over nothing"), "ZeroDivisionError: one over nothing"),
@@ -263,6 +267,44 @@ def test_an_image_that_a_method_fails_on_does_not_stop_the_others(kind, message,
     again = read_record(write_record(record, tmp_path))
     assert again.results[1].error == record.results[1].error
     assert verify(again) == []
+
+
+def test_a_method_has_one_thread_and_the_process_its_own_again(monkeypatch):
+    case = "pt110-10dB"
+    seen, pools = [], []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, max_workers, **settings):
+            pools.append(max_workers)
+            super().__init__(max_workers, **settings)
+
+    class Both:
+        name = "Gaussian and scan-aware"
+
+        def __call__(self, image, pixel_size_A):
+            seen.append(torch.get_num_threads())
+            seen.extend(library["num_threads"] for library in threadpool_info())
+            GaussianFit()(image, pixel_size_A)
+            # What a method sets lasts for one image.
+            found = ScanAware()(image, pixel_size_A)
+            torch.set_num_threads(2)
+            return found
+
+    monkeypatch.setattr(gaussian, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(scan_aware, "ThreadPoolExecutor", Pool)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        threads = sorted((library["filepath"], library["num_threads"]) for library in threadpool_info())
+        record = evaluate(Both(), [case], images=2, bounds=False)
+        assert sorted((library["filepath"], library["num_threads"]) for library in threadpool_info()) == threads
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
+    assert pools == [1] * 6
+    assert record.machine["threads"] == 1
+    assert record.errors == 0
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(2)])

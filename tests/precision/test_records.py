@@ -66,8 +66,12 @@ def test_sums_that_the_positions_do_not_give_are_found(path, cache):
         data["results"][1]["tallies"]["all"]["xx"] *= 0.5
 
     found = verify(read_record(change(path, edit)), images=[1], cache=cache)
-    assert any("pt110-20dB, image 1: all: xx is recorded as" in line for line in found)
-    assert any("sigma_x_pm" in line for line in found)
+    assert len(found) == 1
+    assert "pt110-20dB, image 1: all: xx is recorded as" in found[0]
+    # The sums of images that are not checked are believed: the scores do not follow from this one.
+    assert any(
+        "pt110-20dB: sigma_x_pm is recorded as" in line for line in verify(read_record(path), images=[0], cache=cache)
+    )
 
 
 def test_positions_that_were_moved_are_found(path, cache):
