@@ -229,6 +229,10 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
             left_out.append(f"{told}: made for case set {record.case_set_version}, this is {CASE_SET_VERSION}")
         elif record.response is None:
             left_out.append(f"{told}: no response was measured; run one of the cases with displaced columns")
+        elif math.isnan(record.response.value):
+            left_out.append(
+                f"{told}: nothing was found where columns are displaced; {record.errors} images with errors"
+            )
         elif check and (differences := verify(record)):
             left_out.append(f"{told}: its scores do not hold, {len(differences)} differences; {differences[0]}")
         else:

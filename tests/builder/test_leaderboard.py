@@ -179,6 +179,18 @@ def test_a_method_that_does_not_follow_columns_is_shown_below_without_a_rank(res
     assert [line.split()[0] for line in text.splitlines() if "honest" in line or "rigid" in line][:2] == ["1", "-"]
 
 
+def test_a_method_that_finds_nothing_is_named(tmp_path):
+    record = made("blind")
+    nothing = {ALL: dict.fromkeys(SUMS, 0.0) | {"columns": COLUMNS, "seconds": 0.5}}
+    results = tuple(replace(r, tallies=nothing, error="too dark") for r in record.results)
+    write_record(with_scores(replace(record, results=results)), tmp_path)
+    facts = leaderboard_facts(tmp_path)
+    assert facts["rows"] == []
+    assert facts["left_out"] == [
+        "blind (1): nothing was found where columns are displaced; 16 images with errors",
+    ]
+
+
 def test_a_response_of_one_image_is_not_shown():
     assert "response" in rows([made(images=range(1))])[0].doubts[0]
 
