@@ -185,7 +185,12 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
 def _first_error(results: Iterable[Result]) -> str:
     """The first error of a method, shortened; "" without any."""
     told = next((f"{r.case}, image {r.index}: {r.error}" for r in results if r.error), "")
-    return textwrap.shorten(told, 300)
+    return _visible(textwrap.shorten(told, 300))
+
+
+def _visible(text: str) -> str:
+    """A text from outside with whatever cannot be printed or encoded written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
@@ -220,8 +225,7 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
         check: draw the true columns anew and leave out records whose scores do not hold.
     """
     records, left_out = read_records(folder) if folder is not None else ([], [])
-    # Names of files need not be text.
-    left_out = [t.removeprefix(f"{folder}/").encode(errors="backslashreplace").decode() for t in left_out]
+    left_out = [_visible(text.removeprefix(f"{folder}/")) for text in left_out]
     kept = []
     for record in records:
         told = f"{record.method} ({record.version})"

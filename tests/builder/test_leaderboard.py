@@ -7,6 +7,7 @@ import re
 import zipfile
 from dataclasses import replace
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -249,6 +250,17 @@ def test_a_record_of_chosen_images_is_marked_and_not_ranked(tmp_path):
     assert "not ranked: incomplete: images 1, 3, 4" in page
     assert "<td>2, 4 each</td>" in page
     assert "2 x 4 " in leaderboard_text([whole.record])
+
+
+def test_what_cannot_be_printed_is_written_out(tmp_path):
+    record = made("fragile")
+    results = (replace(record.results[0], error="\x1b[31m\ud800 dark"), *record.results[1:])
+    write_record(with_scores(replace(record, results=results)), tmp_path)
+    Path(tmp_path, "odd\udce4\x1b.json").write_text("[]")
+    page = build_leaderboard(tmp_path, tmp_path / "site").read_text(encoding="utf-8")
+    assert 'title="pt110-20dB, image 0: \\x1b[31m\\ud800 dark"' in page
+    assert "<li>odd\\udce4\\x1b.json: holds a list" in page
+    assert "\x1b" not in page + leaderboard_text([record])
 
 
 def test_errors_are_counted_and_the_first_is_told(tmp_path):
