@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 
 import pytest
-import torch
 from adapters import BASELINES, installed
 
 from builder.leaderboard import leaderboard_text
@@ -43,21 +42,16 @@ def _methods(addresses: list[str]) -> tuple[dict[str, Localizer], dict[str, str]
 
 
 def test_precision(pytestconfig: pytest.Config) -> None:
-    """Every method over every case; one thread, so that speeds compare."""
+    """Every method over every case."""
     images = pytestconfig.getoption("--precision-images")
     cases = [name for name in pytestconfig.getoption("--precision-cases").split(",") if name] or list(CASES)
     methods, absent = _methods(pytestconfig.getoption("--localizer"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     records = []
-    try:
-        for name, method in methods.items():
-            begin = time.perf_counter()
-            record = evaluate(method, cases, images=images)
-            path = write_record(record, pytestconfig.getoption("--leaderboard"))
-            records.append(read_record(path))
-            print(f"\n{name}: {len(record.results)} images in {time.perf_counter() - begin:.0f} s -> {path}", end="")
-    finally:
-        torch.set_num_threads(threads)
+    for name, method in methods.items():
+        begin = time.perf_counter()
+        record = evaluate(method, cases, images=images)
+        path = write_record(record, pytestconfig.getoption("--leaderboard"))
+        records.append(read_record(path))
+        print(f"\n{name}: {len(record.results)} images in {time.perf_counter() - begin:.0f} s -> {path}", end="")
     print(f"\n\n{images} images a case, {len(cases)} cases\n\n{leaderboard_text(records, absent)}\n")
     assert all(len(record.results) == images * len(cases) for record in records)

@@ -134,7 +134,7 @@ def portal(
     records: Annotated[Path | None, typer.Option(help="Folder of records, for the leaderboard.")] = None,
 ) -> None:
     """Build the website of a library: static files for any web server."""
-    report = build_portal(library, out, data_url=data_url, docs=docs, records=records)
+    report = build_portal(library, out, data_url=data_url, docs=docs, records=records, on_left_out=_tell_left_out)
     console.print(
         f"{report.samples:,} samples, {report.files:,} files, {report.bytes / 1e6:,.1f} MB without the library, "
         f"{report.seconds:.1f} s; open with: python -m builder serve {out}"
@@ -150,7 +150,12 @@ def leaderboard(
     check: Annotated[bool, typer.Option("--check", help="Score the submitted positions anew; minutes.")] = False,
 ) -> None:
     """Draw the precision leaderboard."""
-    console.print(str(build_leaderboard(records, out, check=check)))
+    console.print(str(build_leaderboard(records, out, check=check, on_left_out=_tell_left_out)))
+
+
+def _tell_left_out(text: str) -> None:
+    """Tell of a record that the leaderboard leaves out."""
+    console.print(f"left out: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -19,7 +20,8 @@ from matplotlib.ticker import FuncFormatter
 
 from temimagenet.precision import CASE_SET_VERSION, CASES, Estimate, Record, compare, read_records, verify
 from temimagenet.precision.cases import DOSE_LADDER, SCAN_LADDER
-from temimagenet.precision.scores import ALL, METRICS, bootstrap, worst_group
+from temimagenet.precision.records import Result
+from temimagenet.precision.scores import ALL, METRICS, RESPONSE_RANGE, bootstrap, chance_limit, worst_group
 
 __all__ = ["HEADLINE", "Row", "leaderboard_facts", "leaderboard_text", "rows"]
 
@@ -42,9 +44,10 @@ class Row:
         share: mean over the cases with a bound of recall times efficiency: the part of the images' information that the
             method brings home.
         cases: how many cases it was run on.
-        images: how many images in all.
+        images: least and largest number of images of a case.
         worst: case, group, recall and error in pm of the group that fares worst.
-        speed: columns per second over all images.
+        speed: found columns that count per second, over all images.
+        doubts: why the method is shown but not ranked; empty for one that is ranked.
     """
 
     record: Record
@@ -52,25 +55,30 @@ class Row:
     scores: Mapping[str, Estimate] | None
     share: float
     cases: int
-    images: int
+    images: tuple[int, int]
     worst: tuple[str, str, float, float] | None
     speed: Estimate
+    doubts: tuple[str, ...]
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
-    """Lines of the first table, best first: most cases, then the largest share. A record without response gets none."""
+    """Lines of the first table, best first: most cases, then the largest share.
+
+    Methods that are not ranked come last. A record without response gets no line.
+    """
     made = []
     for record in records:
         if record.response is None or not math.isfinite(record.response.value):
             continue
         scores = record.scored()
+        counts = [len(results) for results in record.cases.values()]
         shares = [_share(s) for case, s in scores.items() if CASES[case].has_bound]
         worst = []
         for case, results in record.cases.items():
             found = worst_group([r.tallies for r in results]) if CASES[case].has_bound else None
             if found is not None:
                 name, told = found
-                yields = told["recall"] * np.nan_to_num(told["efficiency"])
+                yields = told["recall"] * np.nan_to_num(told["efficiency"], posinf=math.inf)
                 worst.append((yields, (case, name, told["recall"], told["rmse_pm"])))
         made.append(
             Row(
@@ -79,17 +87,42 @@ def rows(records: Iterable[Record]) -> list[Row]:
                 scores.get(HEADLINE),
                 float(np.mean(shares)) if shares and record.bounds else math.nan,
                 len(record.cases),
-                len(record.results),
+                (min(counts), max(counts)),
                 min(worst)[1] if worst and record.bounds else None,
                 bootstrap([r.tallies[ALL] for r in record.results])["columns_per_s"],
+                tuple(_doubts(record, record.response)),
             )
         )
-    return sorted(made, key=lambda row: (-row.cases, -np.nan_to_num(row.share), row.record.method))
+    return sorted(made, key=lambda row: (bool(row.doubts), -row.cases, -np.nan_to_num(row.share), row.record.method))
 
 
 def _share(scores: Mapping[str, Estimate]) -> float:
     """Recall times efficiency; 0 where nothing was found."""
-    return float(np.nan_to_num(scores["recall"].value * scores["efficiency"].value))
+    return float(np.nan_to_num(scores["recall"].value * scores["efficiency"].value, posinf=math.inf))
+
+
+def _doubts(record: Record, response: Estimate) -> Iterator[str]:
+    """Why a method's share of information is not to be compared with others'."""
+    least, most = RESPONSE_RANGE
+    if not least <= response.low <= response.high <= most:
+        yield f"its response, {_brief(response)}, is not shown to lie between {least:g} and {most:g}"
+    if not record.bounds:
+        yield "its record was made without bounds"
+    for case, lacking in record.gaps.items():
+        yield f"incomplete: images {', '.join(map(str, lacking))} of {case} lack"
+    parts = {case: [r.tallies[ALL] for r in results] for case, results in record.cases.items()}
+    parts["all cases together"] = [tally for tallies in parts.values() for tally in tallies]
+    told = [
+        f"{_brief(efficiency)} in {case} (chance gives {limit:.3g} at most)"
+        for case, tallies in parts.items()
+        for name, relative in (("efficiency", False), ("efficiency_relative", True))
+        if (efficiency := bootstrap(tallies)[name]).value > (limit := chance_limit(tallies, relative=relative))
+        # The interval of a single image is not known.
+        and not efficiency.low <= 1.0
+    ]
+    if told:
+        more = f" and {len(told) - 1} more" if len(told) > 1 else ""
+        yield f"implausible: an efficiency of {told[0]}{more}, errors smaller than the images allow"
 
 
 def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None = None) -> str:
@@ -100,6 +133,7 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
         absent: methods that were not run, and why.
     """
     head = (
+        "rank",
         "method",
         "response",
         "share",
@@ -109,11 +143,14 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
         "recall",
         "z",
         "columns/s",
+        "errors",
+        "cases x images",
         "worst group",
     )
     lines = [f"headline case {HEADLINE}; sigma in pm; [95 % interval over images]", ""]
     table: list[tuple[str, ...]] = [head]
-    for row in rows(records):
+    made = rows(records)
+    for rank, row in enumerate(made, 1):
         s = row.scores
         told = [
             f"{_brief(s['sigma_x_pm'])}", f"{_brief(s['sigma_y_pm'])}", f"{_brief(s['efficiency'])}",
@@ -121,9 +158,14 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
         ] if s else ["-"] * 5  # fmt: skip
         worst = f"{row.worst[0]}: {row.worst[1]}, recall {row.worst[2]:.2f}" if row.worst else "-"
         speed = f"{row.speed.value:.0f}"
-        table.append((row.record.method, _brief(row.response), f"{row.share:.2f}", *told, speed, worst))
-    table += [(name, why, *[""] * (len(head) - 2)) for name, why in (absent or {}).items()]
+        place = "-" if row.doubts else str(rank)
+        size = f"{row.cases} x {_span(row.images)}"
+        end = (speed, str(row.record.errors), size, worst)
+        table.append((place, row.record.method, _brief(row.response), f"{row.share:.2f}", *told, *end))
+    table += [("", name, why, *[""] * (len(head) - 3)) for name, why in (absent or {}).items()]
     lines += _aligned(table)
+    lines += [f"first error: {record.method}: {_first_error(record.results)}" for record in records if record.errors]
+    lines += [f"not ranked: {row.record.method}: {'; '.join(row.doubts)}" for row in made if row.doubts]
     lines += ["", "RMSE per axis in pm [interval], recall, calibration (- without errors), by case:", ""]
     by_case: list[tuple[str, ...]] = [("case", "bound", *(record.method for record in records))]
     scored = [record.scored() for record in records]
@@ -140,10 +182,27 @@ def leaderboard_text(records: Sequence[Record], absent: Mapping[str, str] | None
     return "\n".join([*lines, *_aligned(by_case)])
 
 
+def _first_error(results: Iterable[Result]) -> str:
+    """The first error of a method, shortened; "" without any."""
+    told = next((f"{r.case}, image {r.index}: {r.error}" for r in results if r.error), "")
+    return _visible(textwrap.shorten(told, 300))
+
+
+def _visible(text: str) -> str:
+    """A text from outside with whatever cannot be printed or encoded written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
     """Cells padded to columns."""
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _span(numbers: tuple[int, int]) -> str:
+    """Least and largest, or the one number that both are."""
+    least, most = numbers
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _figure(value: float) -> str:
@@ -153,9 +212,9 @@ def _figure(value: float) -> str:
 
 def _brief(e: Estimate) -> str:
     """Value and interval in three figures."""
-    if not math.isfinite(e.value):
+    if math.isnan(e.value):
         return "-"
-    return f"{e.value:.3g}" + (f" [{e.low:.3g}, {e.high:.3g}]" if math.isfinite(e.low) else "")
+    return f"{e.value:.3g}" + ("" if math.isnan(e.low) else f" [{e.low:.3g}, {e.high:.3g}]")
 
 
 def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, Any]:
@@ -166,7 +225,7 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
         check: draw the true columns anew and leave out records whose scores do not hold.
     """
     records, left_out = read_records(folder) if folder is not None else ([], [])
-    left_out = [text.removeprefix(f"{folder}/") for text in left_out]
+    left_out = [_visible(text.removeprefix(f"{folder}/")) for text in left_out]
     kept = []
     for record in records:
         told = f"{record.method} ({record.version})"
@@ -174,6 +233,10 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
             left_out.append(f"{told}: made for case set {record.case_set_version}, this is {CASE_SET_VERSION}")
         elif record.response is None:
             left_out.append(f"{told}: no response was measured; run one of the cases with displaced columns")
+        elif math.isnan(record.response.value):
+            left_out.append(
+                f"{told}: nothing was found where columns are displaced; {record.errors} images with errors"
+            )
         elif check and (differences := verify(record)):
             left_out.append(f"{told}: its scores do not hold, {len(differences)} differences; {differences[0]}")
         else:
@@ -184,10 +247,12 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
         "case_set": CASE_SET_VERSION,
         "headline": CASES[HEADLINE],
         "rows": made,
+        "machines": sorted({_machine(row.record) for row in made}),
         "left_out": left_out,
         "checked": check,
         "all_cases": CASES,
-        "case_tables": _case_tables(ordered),
+        "case_tables": _case_tables(made),
+        "response_range": RESPONSE_RANGE,
         "metric_names": METRICS,
         "plots": [
             _plot(
@@ -202,21 +267,32 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
     }  # fmt: skip
 
 
-def _case_tables(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """A table of each case: methods with metrics, worst group, and the paired difference from the best."""
+def _machine(record: Record) -> str:
+    """What speeds were measured on."""
+    threads = record.machine.get("threads", "unknown")
+    return f"{record.machine['cpu']} (threads: {threads})"
+
+
+def _case_tables(made: Sequence[Row]) -> list[dict[str, Any]]:
+    """A table of each case: methods with metrics, worst group, and the paired difference from the best.
+
+    Methods that are not ranked come last.
+    """
     tables = []
     for case in CASES.values():
-        mine = [record for record in records if case.name in record.cases]
-        if not mine:
+        here = [row for row in made if case.name in row.record.cases]
+        if not here:
             continue
+        mine = [row.record for row in here]
         scores = [record.scored()[case.name] for record in mine]
 
         def rank(s: Mapping[str, Estimate], bounded: bool = case.has_bound) -> float:
-            if bounded and math.isfinite(s["efficiency"].value):
+            if bounded and not math.isnan(s["efficiency"].value):
                 return _share(s)
             return -s["rmse_pm"].value / s["recall"].value if s["recall"].value > 0.0 else -math.inf
 
-        order = sorted(range(len(mine)), key=lambda i: -rank(scores[i]))
+        doubted = [bool(row.doubts) for row in here]
+        order = [i for _, _, i in sorted((doubted[i], -rank(s), i) for i, s in enumerate(scores))]
         best = mine[order[0]]
         lines = []
         for i in order:
@@ -227,10 +303,12 @@ def _case_tables(records: Sequence[Record]) -> list[dict[str, Any]]:
             lines.append(
                 {
                     "method": record.method,
+                    "ranked": not doubted[i],
                     "scores": scores[i],
                     "worst": worst_group(images),
                     "images": len(images),
-                    "given_up": sum(bool(r.error) for r in record.cases[case.name]),
+                    "errors": sum(bool(r.error) for r in record.cases[case.name]),
+                    "first_error": _first_error(record.cases[case.name]),
                     "difference": paired["rmse_pm"] if paired else None,
                 }
             )
@@ -245,7 +323,8 @@ def _plot(
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     bound: dict[float, float] = {}
-    told = []
+    told: list[str] = []
+    drawn: list[tuple[Any, str]] = []
     for number, record in enumerate(records):
         scores = record.scored()
         at = [x for x, case in ladder.items() if case in scores]
@@ -258,14 +337,15 @@ def _plot(
         errors = [scores[ladder[x]]["rmse_pm"] for x in at]
         values = np.array([e.value for e in errors])
         spread = np.nan_to_num([[e.value - e.low for e in errors], [e.high - e.value for e in errors]])
-        axes.errorbar(
-            at, values, np.maximum(spread, 0.0), label=record.method, capsize=2, lw=1.3, ms=5,
+        line = axes.errorbar(
+            at, values, np.maximum(spread, 0.0), capsize=2, lw=1.3, ms=5,
             color=_COLOURS[number % len(_COLOURS)], marker=_MARKERS[number % len(_MARKERS)],
         )  # fmt: skip
+        drawn.append((line, record.method))
         told.append(f"{record.method}: " + ", ".join(f"{v:.2f} pm at {x:g}" for x, v in zip(at, values, strict=True)))
     if bound:
         rungs = sorted(bound)
-        axes.plot(rungs, [bound[v] for v in rungs], color=_INK, ls="--", lw=1.6, label="bound")
+        drawn.insert(0, (axes.plot(rungs, [bound[v] for v in rungs], color=_INK, ls="--", lw=1.6)[0], "bound"))
         told.append("bound: " + ", ".join(f"{bound[v]:.2f} pm at {v:g}" for v in rungs))
     axes.set(xlabel=x_label, ylabel="RMSE per axis (pm)", yscale="log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -277,8 +357,13 @@ def _plot(
         axes.spines[spine].set_visible(False)
     for spine in ("left", "bottom"):
         axes.spines[spine].set_color(_INK)
-    if told:
-        axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
+    if drawn:
+        handles, names = zip(*drawn, strict=True)
+        legend = axes.legend(handles, ["method"] * len(names), frameon=False, labelcolor=_INK, fontsize=9)
+        # Set afterwards: labels that begin with "_" would be left out, and "$" begins a formula.
+        for text, name in zip(legend.get_texts(), names, strict=True):
+            text.set_parse_math(False)
+            text.set_text(name)
     return {"key": key, "title": title, "what": what, "svg": _svg(figure, key, f"{title}: {what}", "; ".join(told))}
 
 
@@ -293,9 +378,13 @@ def _svg(figure: Figure, key: str, title: str, description: str) -> Markup:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Several figures share a page: their ids must not meet.
-    text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{key}-", text)
-    text = text.replace(_INK, "currentColor").replace("DejaVu Sans', 'Bitstream Vera Sans', ", "system-ui', ")
+
+    def own(tag: re.Match[str]) -> str:
+        """Several figures share a page, so their ids must not meet; names between tags stay as they are."""
+        told = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{key}-", tag[0])
+        return told.replace(_INK, "currentColor").replace("DejaVu Sans', 'Bitstream Vera Sans', ", "system-ui', ")
+
+    text = re.sub(r"<[^>]*>", own, text)
     head, body = text.split(">", 1)
     head = re.sub(r' (?:width|height)="[^"]*"', "", head)
     label = f'role="img" aria-labelledby="{key}-title {key}-desc"'

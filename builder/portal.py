@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,13 @@ class PortalReport:
 
 
 def build_portal(
-    library: Path, out: Path, *, data_url: str | None = None, docs: bool = True, records: Path | None = None
+    library: Path,
+    out: Path,
+    *,
+    data_url: str | None = None,
+    docs: bool = True,
+    records: Path | None = None,
+    on_left_out: Callable[[str], object] | None = None,
 ) -> PortalReport:
     """Build the site.
 
@@ -62,6 +69,7 @@ def build_portal(
         data_url: address under which the library is served; without it the library is linked or copied into the site.
         docs: build the documentation with mkdocs into `docs/`.
         records: folder of the precision benchmark's records, for the leaderboard.
+        on_left_out: called with each record that the leaderboard leaves out, and why.
 
     Raises:
         ShardError: the library is not finished or damaged.
@@ -75,7 +83,9 @@ def build_portal(
     shutil.rmtree(out / "data", ignore_errors=True)
     if data_url is None:
         _link_library(library, out / "data", [*manifest["files"], MANIFEST])
-    _pages(out, manifest, catalogue, "data/" if data_url is None else data_url.rstrip("/") + "/", docs, records)
+    leaderboard = leaderboard_facts(records)
+    _pages(out, manifest, catalogue, "data/" if data_url is None else data_url.rstrip("/") + "/", docs, leaderboard)
+    _tell(leaderboard["left_out"], on_left_out)
     if docs:
         _docs(out / "docs")
     own = [path for path in out.rglob("*") if path.is_file() and (out / "data") not in path.parents]
@@ -83,13 +93,23 @@ def build_portal(
     return PortalReport(len(catalogue), len(own), size, time.perf_counter() - start)
 
 
-def build_leaderboard(records: Path | None, out: Path, *, check: bool = False) -> Path:
+def _tell(left_out: list[str], on_left_out: Callable[[str], object] | None) -> None:
+    """Hand on what the leaderboard left out."""
+    if on_left_out is not None:
+        for text in left_out:
+            on_left_out(text)
+
+
+def build_leaderboard(
+    records: Path | None, out: Path, *, check: bool = False, on_left_out: Callable[[str], object] | None = None
+) -> Path:
     """Draw the leaderboard alone, into a site that stands already or into a new folder.
 
     Args:
         records: folder of records.
         out: folder of the site; other pages there are left as they are.
         check: leave out records whose scores do not follow from their positions.
+        on_left_out: called with each record that is left out, and why.
 
     Returns:
         The page.
@@ -111,6 +131,7 @@ def build_leaderboard(records: Path | None, out: Path, *, check: bool = False) -
     page = out / "leaderboard.html"
     text = _environment().get_template("leaderboard.html.j2").render(page=page.name, **facts)
     page.write_text(text, encoding="utf-8")
+    _tell(facts["left_out"], on_left_out)
     return page
 
 
@@ -178,7 +199,7 @@ def _environment() -> Environment:
 
 
 def _pages(
-    out: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, data_url: str, docs: bool, records: Path | None
+    out: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, data_url: str, docs: bool, leaderboard: dict[str, Any]
 ) -> None:
     """Render every page from its template."""
     environment = _environment()
@@ -190,7 +211,7 @@ def _pages(
         }
         for name, group in catalogue.groupby("entry", sort=False)
     ]
-    facts = leaderboard_facts(records) | {
+    facts = leaderboard | {
         "library": True,
         "citation": manifest["citation"],
         "manifest": manifest,

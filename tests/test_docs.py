@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from temimagenet.recipe import load_recipe
@@ -30,6 +32,22 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     assert "TEMImageNet" in printed
     assert "weight" in printed
     assert "copper [110]" in printed
+
+
+@pytest.mark.parametrize("page", ["../../README.md", "getting-started.md"])
+def test_the_first_steps_find_columns_and_their_limit(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code = [block for block in blocks(page, "python") if "localize" in block or "evaluate" in block]
+    names: dict[str, Any] = {}
+    for block in code:
+        exec(compile(block, page, "exec"), names)
+    found, truth = names["columns"], names["truth"]
+    error = found.sigma_pm[found.sound]
+    assert found.sound.sum() >= truth.counts.sum()
+    # The bound is 1.5 pm.
+    assert 1.0 < np.median(error) < 2.5
+    assert 0.7 < names["record"].scores["pt110-20dB"]["efficiency"].value < 1.3
+    assert "sigma_x_pm" in capsys.readouterr().out
 
 
 def test_the_recipe_of_the_recipes_page_is_valid(tmp_path):

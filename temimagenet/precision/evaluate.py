@@ -10,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from threadpoolctl import ThreadpoolController
 
-from temimagenet.errors import LocalizeError, PrecisionError
+from temimagenet.device import single_threaded
+from temimagenet.errors import PrecisionError, TEMImageNetError
 from temimagenet.localize.protocol import FoundColumns, Localizer
 from temimagenet.precision.cases import (
     CASE_SET_VERSION,
@@ -22,8 +23,8 @@ from temimagenet.precision.cases import (
     case_images,
     find_case,
 )
-from temimagenet.precision.records import Record, Result, machine, paired, with_scores
-from temimagenet.precision.scores import Estimate, ImageScore, bootstrap, score_image
+from temimagenet.precision.records import Record, Result, check_printable, machine, paired, with_scores
+from temimagenet.precision.scores import Estimate, ImageScore, bootstrap, checked, score_image
 
 __all__ = ["ImageScore", "compare", "evaluate", "score_image"]
 
@@ -42,8 +43,12 @@ def evaluate(
     """Run a localizer over the first images of each case and score it.
 
     The localizer is called as `localizer(image, pixel_size_A)` with a float64 image of electron counts of its own copy,
-    once untimed beforehand, and must return `FoundColumns`; see `score_image` for what is checked. An image that it
-    gives up with a `LocalizeError` counts as one where nothing was found; other errors are not caught.
+    once untimed beforehand, and must return `FoundColumns`; see `score_image` for what is checked. An image on which it
+    raises an exception, or whose answer is not of that form, counts as one where nothing was found: the record keeps
+    the message (`Result.error`), and `Record.errors` counts them.
+
+    Speeds are those of one thread: torch, BLAS and OpenMP have no more while the localizer runs. A pool of threads that
+    a localizer opens by itself must follow `torch.get_num_threads()`.
 
     Args:
         localizer: the method.
@@ -56,46 +61,54 @@ def evaluate(
         on_image: called after each image, to show progress.
 
     Raises:
-        PrecisionError: an unknown case, a number of images out of range, or an answer that is not of the right form.
+        PrecisionError: a name or version that cannot stand in a table, an unknown case, or a number of images out of
+            range.
     """
+    told_version = method_version or _package_version(type(localizer).__module__)
+    check_printable(localizer.name, "the localizer's name")
+    check_printable(told_version, f"{localizer.name}: the version")
     names = list(CASES) if cases is None else [find_case(name).name for name in cases]
     if not names or not 1 <= images <= IMAGES_PER_CASE:
         raise PrecisionError(f"{len(names)} cases, {images} images: expected a case and 1 to {IMAGES_PER_CASE} images")
     results: list[Result] = []
+    pools = ThreadpoolController()
     for name in dict.fromkeys(names):
         for truth in case_images(name, range(images), bounds=bounds, cache=cache):
             if not results:
-                _run(localizer, truth)
-            start = time.perf_counter()
-            found, error = _run(localizer, truth)
-            seconds = time.perf_counter() - start
+                _run(localizer, truth, pools)
+                # By now the method has loaded its libraries.
+                pools = ThreadpoolController()
+            found, seconds, error = _run(localizer, truth, pools)
             score = score_image(found, truth, seconds)
             results.append(
-                Result(
-                    name, truth.spec.index, seconds, np.array(found.xy_px, dtype=np.float64),
-                    np.array(found.sigma_px, dtype=np.float64), np.array(found.flags, dtype=np.int64),
-                    score.tallies, error,
-                )
-            )  # fmt: skip
+                Result(name, truth.spec.index, seconds, found.xy_px, found.sigma_px, found.flags, score.tallies, error)
+            )
             if on_image is not None:
                 on_image(truth, score)
     if parameters is None:
         parameters = asdict(localizer) if is_dataclass(localizer) and not isinstance(localizer, type) else {}
     return with_scores(
         Record(
-            localizer.name, method_version or _package_version(type(localizer).__module__), dict(parameters),
-            CASE_SET_VERSION, _package_version("temimagenet"), machine(), datetime.now(UTC).date().isoformat(),
-            bounds, tuple(results), {},
+            localizer.name, told_version, dict(parameters), CASE_SET_VERSION, _package_version("temimagenet"),
+            machine() | {"threads": 1}, datetime.now(UTC).date().isoformat(), bounds, tuple(results), {},
         )
     )  # fmt: skip
 
 
-def _run(localizer: Localizer, truth: BenchmarkImage) -> tuple[FoundColumns, str]:
-    """A localizer's answer, or nothing found and why."""
+def _run(localizer: Localizer, truth: BenchmarkImage, pools: ThreadpoolController) -> tuple[FoundColumns, float, str]:
+    """A localizer's answer in one thread, how long it took in seconds, and "" or why nothing was found."""
+    start = time.perf_counter()
     try:
-        return localizer(truth.image.copy(), truth.pixel_size_A), ""
-    except LocalizeError as error:
-        return FoundColumns.none(truth.pixel_size_A), str(error)
+        with pools.limit(limits=1), single_threaded():
+            start = time.perf_counter()
+            answer = localizer(truth.image.copy(), truth.pixel_size_A)
+            seconds = time.perf_counter() - start
+        return checked(answer, truth), seconds, ""
+    # A method from outside may fail in any way, and other images still tell how good it is.
+    except Exception as error:
+        ours = isinstance(error, TEMImageNetError) and str(error)
+        told = str(error) if ours else f"{type(error).__name__}: {error}"
+        return FoundColumns.none(truth.pixel_size_A), time.perf_counter() - start, told
 
 
 def _package_version(module: str) -> str:

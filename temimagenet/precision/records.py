@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -57,7 +58,7 @@ class Result:
         sigma_px: (N, 2) claimed standard errors in pixels; nan where none was claimed.
         flags: (N,) `Flag` values.
         tallies: sums over all columns and over each group; see `scores.SUMS`.
-        error: why the method gave the image up; "" where it did not.
+        error: why nothing was found: what the method raised, or what was wrong with its answer; "" otherwise.
     """
 
     case: str
@@ -85,7 +86,7 @@ class Record:
         parameters: its settings.
         case_set_version: `CASE_SET_VERSION` of the images.
         library_version: version of this package.
-        machine: what it ran on; see `machine`.
+        machine: what it ran on, see `machine`, and the number of threads.
         date: day, as YYYY-MM-DD.
         bounds: whether the bounds were worked out.
         results: one of each image.
@@ -111,6 +112,18 @@ class Record:
             by_case.setdefault(result.case, []).append(result)
         order = list(CASES)
         return {name: tuple(by_case[name]) for name in sorted(by_case, key=order.index)}
+
+    @cached_property
+    def errors(self) -> int:
+        """Number of images on which the method failed; see `Result.error`."""
+        return sum(bool(result.error) for result in self.results)
+
+    @cached_property
+    def gaps(self) -> Mapping[str, tuple[int, ...]]:
+        """Images that lack before a case's last one, by case: a whole record holds images 0 to n - 1 of each."""
+        held = {case: {r.index for r in results} for case, results in self.cases.items()}
+        lacking = {case: tuple(sorted(set(range(max(own))) - own)) for case, own in held.items()}
+        return {case: indices for case, indices in lacking.items() if indices}
 
     @cached_property
     def response(self) -> Estimate | None:
@@ -196,9 +209,11 @@ def write_record(record: Record, folder: str | Path) -> Path:
     return path
 
 
-def _plain(value: float) -> float | None:
-    """nan as JSON has it."""
-    return value if math.isfinite(value) else None
+def _plain(value: float) -> float | str | None:
+    """nan and infinity as JSON has them."""
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else str(value)
 
 
 def read_record(path: str | Path) -> Record:
@@ -211,7 +226,7 @@ def read_record(path: str | Path) -> Record:
     source = Path(path)
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PrecisionError(f"{source}: cannot be read as JSON ({error})") from error
     where = str(source)
     if not isinstance(data, dict):
@@ -219,11 +234,13 @@ def read_record(path: str | Path) -> Record:
     if data.get("schema") != SCHEMA:
         raise PrecisionError(f"{where}: schema is {data.get('schema')!r}, expected {SCHEMA}")
     text = {key: _field(data, key, str, where) for key in ("method", "version", "library_version", "date")}
+    for key, value in text.items():
+        check_printable(value, f"{where}: {key}")
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", text["date"]):
         raise PrecisionError(f"{where}: date is {text['date']!r}, expected YYYY-MM-DD")
     positions = _field(data, "positions", dict, where)
     file_name = _field(positions, "file", str, f"{where}, positions")
-    if Path(file_name).name != file_name:
+    if not file_name.isprintable() or not file_name or Path(file_name).name != file_name:
         raise PrecisionError(f"{where}, positions: file is {file_name!r}, expected the name of a file beside it")
     arrays = _positions(source.with_name(file_name), _field(positions, "sha256", str, f"{where}, positions"))
     raw = _field(data, "results", list, where)
@@ -237,16 +254,22 @@ def read_record(path: str | Path) -> Record:
         raise PrecisionError(f"{where}: an image has two results, expected one of each")
     scores: dict[str, dict[str, Estimate]] = {}
     for case, values in _field(data, "scores", dict, where).items():
+        if case not in CASES:
+            raise PrecisionError(f"{where}: scores of {case!r}, expected cases of this set")
         if not isinstance(values, dict):
             raise PrecisionError(f"{where}, scores of {case}: expected an object")
         scores[case] = {name: _estimate(value, f"{where}, scores of {case}, {name}") for name, value in values.items()}
+    machine_ = _field(data, "machine", dict, where)
+    check_printable(_field(machine_, "cpu", str, f"{where}, machine"), f"{where}, machine: cpu")
+    if "threads" in machine_:
+        _field(machine_, "threads", int, f"{where}, machine")
     return Record(
         text["method"],
         text["version"],
         _field(data, "parameters", dict, where),
         _field(data, "case_set_version", int, where),
         text["library_version"],
-        _field(data, "machine", dict, where),
+        machine_,
         text["date"],
         _field(data, "bounds", bool, where),
         results,
@@ -255,14 +278,27 @@ def read_record(path: str | Path) -> Record:
 
 
 def read_records(folder: str | Path) -> tuple[list[Record], list[str]]:
-    """All records of a folder, in the order of their file names, and what was wrong with those that cannot be read."""
-    records, problems = [], []
+    """All records of a folder, in the order of their file names, and what was wrong with the others.
+
+    Of two records of one method and version on one set of cases none is returned: nothing tells which is the method's.
+    """
+    records: dict[Path, Record] = {}
+    problems = []
     for path in sorted(Path(folder).glob("*.json")):
         try:
-            records.append(read_record(path))
+            records[path] = read_record(path)
         except PrecisionError as error:
             problems.append(str(error))
-    return records, problems
+    alike: dict[tuple[str, str, int], list[Path]] = {}
+    for path, record in records.items():
+        alike.setdefault((record.method, record.version, record.case_set_version), []).append(path)
+    for (method, version, _), paths in alike.items():
+        if len(paths) > 1:
+            told = " and ".join(map(str, paths))
+            problems.append(f"{told}: records of one method and version, {method} ({version}); keep one, or rename")
+            for path in paths:
+                del records[path]
+    return list(records.values()), problems
 
 
 def _positions(path: Path, digest: str) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
@@ -276,11 +312,22 @@ def _positions(path: Path, digest: str) -> list[tuple[NDArray[Any], NDArray[Any]
     try:
         with np.load(path, allow_pickle=False) as file:
             count, xy, sigma, flags = (file[name] for name in ("count", "xy_px", "sigma_px", "flags"))
-    except (OSError, ValueError, KeyError) as error:
-        raise PrecisionError(f"{path}: not a file of positions ({error})") from error
-    n = int(count.sum()) if count.ndim == 1 and np.issubdtype(count.dtype, np.integer) else -1
+    # Damaged archives fail in zipfile, zlib and NumPy, in ways that none of them lists.
+    except Exception as error:
+        raise PrecisionError(f"{path}: not a file of positions ({type(error).__name__}: {error})") from error
+    for name, array, kind in (
+        ("count", count, np.integer), ("xy_px", xy, np.floating), ("sigma_px", sigma, np.floating),
+        ("flags", flags, np.integer),
+    ):  # fmt: skip
+        if not np.issubdtype(array.dtype, kind):
+            raise PrecisionError(f"{path}: {name} of type {array.dtype}, expected {kind.__name__}")
+    if count.ndim != 1 or (count < 0).any():
+        raise PrecisionError(f"{path}: count of shape {count.shape}, expected one number of 0 or more for each image")
+    n = sum(count.tolist())
     if xy.shape != (n, 2) or sigma.shape != (n, 2) or flags.shape != (n,):
-        raise PrecisionError(f"{path}: shapes {xy.shape}, {sigma.shape}, {flags.shape}, expected (N, 2), (N, 2), (N,)")
+        raise PrecisionError(
+            f"{path}: shapes {xy.shape}, {sigma.shape}, {flags.shape}, expected ({n}, 2), ({n}, 2), ({n},)"
+        )
     ends = np.cumsum(count)
     return [
         (xy[b - c : b].astype(np.float64), sigma[b - c : b].astype(np.float64), flags[b - c : b].astype(np.int64))
@@ -297,29 +344,42 @@ def _result(data: Any, arrays: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], 
         raise PrecisionError(f"{where}: image {index} of case {case!r}, expected a case of this set and 0 to 29")
     tallies: dict[str, Tally] = {}
     for group, values in _field(data, "tallies", dict, where).items():
+        check_printable(group, f"{where}, tallies: group")
         if not isinstance(values, dict):
             raise PrecisionError(f"{where}, tallies of {group}: expected an object")
         unknown = set(values) - set(SUMS)
         if unknown:
             raise PrecisionError(f"{where}, tallies of {group}: unknown sum {min(unknown)!r}")
-        for name, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise PrecisionError(f"{where}, tallies of {group}: {name} is {value!r}, expected a finite number")
-        tallies[group] = dict.fromkeys(SUMS, 0.0) | {name: float(value) for name, value in values.items()}
+        told = {name: _number(value, f"{where}, tallies of {group}: {name}") for name, value in values.items()}
+        tallies[group] = dict.fromkeys(SUMS, 0.0) | told
     if ALL not in tallies:
         raise PrecisionError(f"{where}: no tally {ALL!r}")
-    seconds = float(_field(data, "seconds", (int, float), where))
+    seconds = _number(data.get("seconds"), f"{where}: seconds")
+    if seconds <= 0.0:
+        raise PrecisionError(f"{where}: seconds is {seconds:g}, expected more than 0")
     return Result(case, index, seconds, *arrays, tallies, _field(data, "error", str, where))
 
 
 def _estimate(value: Any, where: str) -> Estimate:
-    """[value, low, high] with null for nan."""
+    """[value, low, high] with null for nan and "inf" for infinity."""
     if not isinstance(value, list) or len(value) != 3:
         raise PrecisionError(f"{where}: {value!r}, expected [value, low, high]")
-    for number in value:
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
-            raise PrecisionError(f"{where}: {number!r}, expected a number or null")
-    return Estimate(*(float("nan") if number is None else float(number) for number in value))
+    words = {None: math.nan, "inf": math.inf}
+    return Estimate(*(words[n] if n is None or n == "inf" else _number(n, where) for n in value))
+
+
+def _number(value: Any, where: str) -> float:
+    """A finite number as float."""
+    # Integers beyond the largest float are none either.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise PrecisionError(f"{where} is {value!r}, expected a finite number")
+    return float(value)
+
+
+def check_printable(value: str, where: str) -> None:
+    """Raise `PrecisionError` unless a text can stand in a table."""
+    if not value.isprintable() or not value.strip():
+        raise PrecisionError(f"{where} is {value!r}, expected printable text in one line")
 
 
 def _field(data: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
@@ -334,13 +394,14 @@ def _field(data: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
 
 
 def verify(record: Record, *, images: Iterable[int] | None = None, cache: Path | None = None) -> list[str]:
-    """Check a record: draw the true columns anew, score the submitted positions, compare with what it says.
+    """Check a record: draw the true columns anew, work everything out from the submitted positions, and compare.
 
-    Speeds cannot be checked, nor that the positions came from the method.
+    A whole record holds images 0 to n - 1 of each of its cases, once each; how many n is may be chosen. Speeds cannot
+    be checked beyond their sign, nor that the positions came from the method.
 
     Args:
         record: as read.
-        images: indices of the images to check in each case; all unless given.
+        images: indices of the images to check in each case; all unless given. Sums of the others are believed.
         cache: folder of the bounds; the user's cache unless given.
 
     Returns:
@@ -348,19 +409,13 @@ def verify(record: Record, *, images: Iterable[int] | None = None, cache: Path |
     """
     if record.case_set_version != CASE_SET_VERSION:
         return [f"made for case set {record.case_set_version}, this is {CASE_SET_VERSION}: nothing can be compared"]
-    differences = []
-    anew = record.scored()
-    for case in sorted(set(anew) | set(record.scores)):
-        if case not in anew or case not in record.scores:
-            differences.append(f"{case}: scores or results are missing")
-            continue
-        for name in METRICS:
-            told, found = record.scores[case].get(name), anew[case][name]
-            if told is None or not np.allclose(_triple(told), _triple(found), rtol=_RELATIVE, equal_nan=True):
-                differences.append(f"{case}: {name} is recorded as {told}, its results give {found}")
+    differences = _faults(record)
     chosen = None if images is None else set(images)
+    scored: dict[tuple[str, int], Result] = {}
     for case, results in record.cases.items():
         mine = [r for r in results if chosen is None or r.index in chosen]
+        if chosen is not None and (absent := chosen - {r.index for r in mine}):
+            differences.append(f"{case}: images {_numbers(absent)} were to be checked, and are not there")
         truths = case_images(case, [r.index for r in mine], bounds=record.bounds, cache=cache)
         for result, truth in zip(mine, truths, strict=True):
             where = f"{case}, image {result.index}"
@@ -370,12 +425,51 @@ def verify(record: Record, *, images: Iterable[int] | None = None, cache: Path |
                 differences.append(f"{where}: {error}")
                 continue
             differences += [f"{where}: {text}" for text in _differences(result.tallies, score.tallies)]
+            scored[case, result.index] = replace(result, tallies=score.tallies)
+    # In the record's order, which the bootstrap follows.
+    anew = replace(record, results=tuple(scored.get((r.case, r.index), r) for r in record.results)).scored()
+    for case in sorted(set(record.cases) | set(record.scores)):
+        if case not in anew or case not in record.scores:
+            differences.append(f"{case}: scores or results are missing")
+            continue
+        for name in sorted(set(METRICS) | set(record.scores[case])):
+            told, found = record.scores[case].get(name), anew[case].get(name)
+            if not _same(told, found):
+                differences.append(f"{case}: {name} is recorded as {told}, its positions give {found}")
     return differences
 
 
-def _triple(estimate: Estimate) -> tuple[float, float, float]:
-    """Its three numbers."""
-    return estimate.value, estimate.low, estimate.high
+def _faults(record: Record) -> list[str]:
+    """What is wrong with a record before any position is looked at."""
+    faults = [] if record.results else ["no results"]
+    for case, results in record.cases.items():
+        indices = [r.index for r in results]
+        if twice := {i for i in indices if indices.count(i) > 1}:
+            faults.append(f"{case}: images {_numbers(twice)} have more than one result")
+        if lacking := record.gaps.get(case):
+            faults.append(
+                f"{case}: {len(set(indices))} images, up to image {max(indices)}, without {_numbers(lacking)}: "
+                "expected images 0 to n - 1 without gaps"
+            )
+        for result in results:
+            if not 0.0 < result.seconds < math.inf:
+                faults.append(f"{case}, image {result.index}: seconds is {result.seconds:g}, expected more than 0")
+            if result.error and len(result.xy_px):
+                faults.append(f"{case}, image {result.index}: has an error and positions, expected one of them")
+    return faults
+
+
+def _numbers(indices: Iterable[int]) -> str:
+    """Indices in order, as text."""
+    return ", ".join(map(str, sorted(indices)))
+
+
+def _same(told: Estimate | None, found: Estimate | None) -> bool:
+    """Whether both are there and alike."""
+    if told is None or found is None:
+        return False
+    a, b = ((e.value, e.low, e.high) for e in (told, found))
+    return bool(np.allclose(a, b, rtol=_RELATIVE, equal_nan=True))
 
 
 def _differences(recorded: Mapping[str, Tally], found: Mapping[str, Tally]) -> list[str]:

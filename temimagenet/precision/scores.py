@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 from temimagenet.errors import PrecisionError
 from temimagenet.localize.protocol import FoundColumns
@@ -17,11 +18,14 @@ from temimagenet.precision.cases import MARGIN_A, BenchmarkImage
 __all__ = [
     "ALL",
     "METRICS",
+    "RESPONSE_RANGE",
     "SUMS",
     "Estimate",
     "ImageScore",
     "Tally",
     "bootstrap",
+    "chance_limit",
+    "checked",
     "metrics",
     "score_image",
     "total",
@@ -30,6 +34,12 @@ __all__ = [
 
 ALL = "all"
 """Key of the tally over all groups."""
+
+RESPONSE_RANGE = (0.9, 1.1)
+"""A method follows columns out of place if the whole interval of its response lies between these."""
+
+_CHANCE = 1e-3
+"""Chance of an efficiency above its limit for a method that reaches the bound."""
 
 SUMS: tuple[str, ...] = (
     "columns", "hits", "false", "reported", "flagged", "seconds",
@@ -56,7 +66,7 @@ METRICS: Mapping[str, str] = {
     "flagged": "share of the reported columns that the method itself flagged",
     "z_sd": "root-mean-square of error / claimed standard error",
     "response": "slope of measured against true displacement",
-    "columns_per_s": "columns reported per second",
+    "columns_per_s": "found columns that count per second",
 }
 
 Tally = Mapping[str, float]
@@ -65,7 +75,10 @@ Tally = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % bootstrap interval over images; nan where it cannot be told."""
+    """A number with its 95 % bootstrap interval over images; nan where it cannot be told.
+
+    Efficiencies of errors that are exactly 0 are infinite.
+    """
 
     value: float
     low: float
@@ -99,14 +112,14 @@ def score_image(found: FoundColumns, truth: BenchmarkImage, seconds: float = 0.0
     Args:
         found: what a localizer returned for `truth.image`: a `FoundColumns` with (N, 2) positions (x, y) in pixels,
             pixel centres at integers, the sound ones finite and on the image; (N, 2) standard errors in pixels above
-            0, or nan; N flags; and the image's pixel size.
+            0, or nan; N integer flags; and the image's pixel size.
         truth: the image.
         seconds: how long it took.
 
     Raises:
         PrecisionError: `found` is not of that form; the message names the case, the image and what is wrong.
     """
-    _check(found, truth)
+    found = checked(found, truth)
     p = truth.pixel_size_A
     sound = np.flatnonzero(found.sound)
     true_index, place = match(found.xy_px[sound], truth.xy_px, p)
@@ -161,23 +174,36 @@ def score_image(found: FoundColumns, truth: BenchmarkImage, seconds: float = 0.0
     return ImageScore(true_index, found_index, error, tallies)
 
 
-def _check(found: FoundColumns, truth: BenchmarkImage) -> None:
-    """Raise `PrecisionError` unless `found` can be scored."""
+def checked(found: FoundColumns, truth: BenchmarkImage) -> FoundColumns:
+    """A localizer's answer in the form that is scored: copies, positions and errors as float64, flags as int64.
+
+    Integer positions and errors are taken too: those on an image lose nothing.
+
+    Raises:
+        PrecisionError: it is not of the form that `score_image` tells.
+    """
     where = f"{truth.spec.id}: "
     if not isinstance(found, FoundColumns):
         raise PrecisionError(f"{where}a localizer returned {type(found).__name__}: expected FoundColumns")
-    n = len(np.asarray(found.xy_px))
-    for name, shape in (("xy_px", (n, 2)), ("sigma_px", (n, 2)), ("flags", (n,))):
-        array = np.asarray(getattr(found, name))
-        if array.shape != shape:
+    arrays = {name: np.asarray(getattr(found, name)) for name in ("xy_px", "sigma_px", "flags")}
+    n = arrays["xy_px"].shape[:1]
+    for name, array in arrays.items():
+        kinds = (np.integer,) if name == "flags" else (np.integer, np.floating)
+        if array.shape != (n if name == "flags" else (*n, 2)):
             raise PrecisionError(
-                f"{where}{name} of shape {array.shape}: expected {'(N, 2)' if len(shape) > 1 else 'N'}"
+                f"{where}{name} of shape {array.shape}: expected {'N' if name == 'flags' else '(N, 2)'}"
             )
-        if not np.issubdtype(array.dtype, np.integer if name == "flags" else np.floating):
-            kind = "integers" if name == "flags" else "floating-point numbers"
-            raise PrecisionError(f"{where}{name} of type {array.dtype}: expected {kind}")
+        if not any(np.issubdtype(array.dtype, kind) for kind in kinds):
+            expected = "integers" if name == "flags" else "floating-point numbers or integers"
+            raise PrecisionError(f"{where}{name} of type {array.dtype}: expected {expected}")
     if not np.isclose(found.pixel_size_A, truth.pixel_size_A, rtol=1e-9):
         raise PrecisionError(f"{where}pixel size {found.pixel_size_A} A: expected the image's, {truth.pixel_size_A} A")
+    found = replace(
+        found,
+        xy_px=arrays["xy_px"].astype(np.float64),
+        sigma_px=arrays["sigma_px"].astype(np.float64),
+        flags=arrays["flags"].astype(np.int64),
+    )
     sound = found.xy_px[found.sound]
     if not np.isfinite(sound).all():
         bad = int(np.flatnonzero(found.sound)[~np.isfinite(sound).all(axis=1)][0])
@@ -195,6 +221,7 @@ def _check(found: FoundColumns, truth: BenchmarkImage) -> None:
     claimed = found.sigma_px[found.sound]
     if (claimed <= 0.0).any() or np.isinf(claimed).any():
         raise PrecisionError(f"{where}sigma_px holds zero, negative or infinite errors: expected above 0, or nan")
+    return found
 
 
 def metrics(tally: Tally) -> dict[str, float]:
@@ -224,9 +251,32 @@ def _metrics(s: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float
             "flagged": s["flagged"] / s["reported"],
             "z_sd": np.sqrt(s["z"] / s["z_n"]),
             "response": s["um"] / s["uu"],
-            "columns_per_s": s["reported"] / s["seconds"],
+            "columns_per_s": s["hits"] / s["seconds"],
         }
-    return {name: np.where(np.isfinite(value), value, np.nan) for name, value in out.items()}
+    # Errors of exactly 0 have an infinite efficiency; elsewhere a division by 0 is nothing told.
+    exact = {"efficiency", "efficiency_relative"}
+    return {name: np.where(np.isfinite(v) | (name in exact), v, np.nan) for name, v in out.items()}
+
+
+def chance_limit(tallies: Sequence[Tally], *, relative: bool = False) -> float:
+    """The largest efficiency that chance gives a method which reaches the bound, once in a thousand times.
+
+    As if all errors of an image were one, along either axis: more independent errors scatter less. Few images leave
+    chance much room, 44 for two of them and 1.9 for thirty.
+
+    Args:
+        tallies: one of each image.
+        relative: of the relative efficiency.
+
+    Returns:
+        The limit; infinite without images that have a bound.
+    """
+    weight = np.array([tally["relative_ratio_n" if relative else "ratio_n"] for tally in tallies])
+    if not weight.any():
+        return float(np.inf)
+    # Satterthwaite's degrees of freedom of the mean over images of unequal numbers of columns.
+    freedom = 2.0 * weight.sum() ** 2 / (weight**2).sum()
+    return float(freedom / chi2.ppf(_CHANCE, freedom))
 
 
 def bootstrap(
@@ -262,11 +312,19 @@ def bootstrap(
     values = drawn(tallies)
     if other is not None:
         second = drawn(other)
-        values = {name: value - second[name] for name, value in values.items()}
+        # Two infinite efficiencies have no difference.
+        with np.errstate(invalid="ignore"):
+            values = {name: value - second[name] for name, value in values.items()}
     result = {}
     for name, value in values.items():
-        spread = value[1:][np.isfinite(value[1:])]
-        low, high = np.percentile(spread, (2.5, 97.5)) if count > 1 and len(spread) else (np.nan, np.nan)
+        spread = value[1:][~np.isnan(value[1:])]
+        if count == 1 or not len(spread):
+            low, high = np.nan, np.nan
+        elif np.isfinite(spread).all():
+            low, high = np.percentile(spread, (2.5, 97.5))
+        else:
+            # Nothing lies between a number and infinity.
+            low, high = np.percentile(spread, (2.5, 97.5), method="inverted_cdf")
         result[name] = Estimate(float(value[0]), float(low), float(high))
     return result
 
@@ -303,7 +361,7 @@ def worst_group(images: Iterable[Mapping[str, Tally]]) -> tuple[str, dict[str, f
         found = told[name]
         if found["recall"] == 0.0:
             return -np.inf
-        if np.isfinite(found["efficiency"]):
+        if not np.isnan(found["efficiency"]):
             return found["recall"] * found["efficiency"]
         return -found["rmse_pm"] / found["recall"]
 

@@ -1,14 +1,29 @@
 """Scores of localizers that know the truth: known errors must give known numbers."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from oracles import Oracle, columns, noisy
+from threadpoolctl import threadpool_info
 
 from temimagenet.errors import LocalizeError, PrecisionError
+from temimagenet.localize import GaussianFit, ScanAware, gaussian, scan_aware
 from temimagenet.metrics import match
-from temimagenet.precision import case_images, compare, evaluate, score_image
+from temimagenet.precision import (
+    Estimate,
+    Record,
+    case_images,
+    compare,
+    evaluate,
+    read_record,
+    score_image,
+    verify,
+    write_record,
+)
+from temimagenet.precision.records import Result, with_scores
 from temimagenet.precision.scores import ALL, SUMS, bootstrap, metrics, total, worst_group
 
 
@@ -53,6 +68,31 @@ def test_a_method_that_draws_a_lattice_has_no_response(share):
     assert record.scores[case]["rmse_pm"].value == pytest.approx(20.0 * (1.0 - share), rel=0.1)
 
 
+def test_exact_answers_have_an_infinite_efficiency_that_a_record_keeps(bounded, tmp_path):
+    exact = [score_image(columns(t.xy_px[t.counts], t.pixel_size_A), t).tallies for t in bounded]
+    found = bootstrap([tallies[ALL] for tallies in exact])
+    for name in ("efficiency", "efficiency_relative"):
+        assert found[name] == Estimate(np.inf, np.inf, np.inf)
+    # One exact image of three: many draws without another one.
+    rest = [score_image(columns(t.xy_px[t.counts] + 0.1, t.pixel_size_A), t).tallies[ALL] for t in bounded[1:]]
+    mixed = bootstrap([exact[0][ALL], *rest])["efficiency"]
+    assert mixed.low < mixed.value < mixed.high == np.inf
+    none = score_image(columns(np.zeros((0, 2)), bounded[0].pixel_size_A), bounded[0]).tallies[ALL]
+    assert np.isnan(metrics(none)["efficiency"])
+    same = bootstrap([t[ALL] for t in exact], [t[ALL] for t in exact])
+    assert np.isnan(same["efficiency"].value)
+    result = Result("pt110-scan-0.10A", 0, 1.0, np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, int), exact[0])
+    record = with_scores(Record("exact", "1", {}, 1, "0", {"cpu": "one"}, "2026-01-01", True, (result,), {}))
+    again = read_record(write_record(record, tmp_path))
+    assert again.scores["pt110-scan-0.10A"]["efficiency"].value == np.inf
+
+
+def test_the_exact_group_is_not_the_worst():
+    exact = dict.fromkeys(SUMS, 0.0) | {"columns": 9.0, "hits": 9.0, "ratio_n": 18.0}
+    poor = exact | {"ratio": 40.0}
+    assert worst_group([{ALL: exact, "exact": exact, "poor": poor}])[0] == "poor"
+
+
 def test_a_shift_of_all_is_bias_alone(truth):
     p = truth.pixel_size_A
     inner = truth.xy_px[truth.counts]
@@ -93,6 +133,20 @@ def test_flagged_columns_are_neither_hits_nor_false(truth):
     assert found["recall"] == pytest.approx(1.0 - 1.0 / len(inner))
     assert found["precision"] == 1.0
     assert found["flagged"] == pytest.approx(3.0 / len(xy))
+
+
+def test_only_right_columns_make_a_method_fast(truth):
+    p = truth.pixel_size_A
+    inner = truth.xy_px[truth.counts]
+    y, x = np.mgrid[0:256:4, 0:256:4]
+    apart = np.stack([x.ravel(), y.ravel()], axis=1).astype(float)
+    plain = told(columns(inner, p), truth)
+    assert plain["columns_per_s"] == pytest.approx(len(inner) / 0.5)
+    carpet = told(
+        columns(np.concatenate([inner, apart, apart]), p, flags=np.repeat([0, 0, 2], [len(inner), 4096, 4096])), truth
+    )
+    assert carpet["columns_per_s"] == plain["columns_per_s"]
+    assert carpet["precision"] < 0.1
 
 
 def test_matching_keeps_its_radius_and_makes_most_pairs():
@@ -157,7 +211,8 @@ def test_an_image_given_up_counts_as_nothing_found():
     [
         (lambda f: f.xy_px, "returned ndarray: expected FoundColumns"),
         (lambda f: replace(f, xy_px=f.xy_px[:, :1]), r"xy_px of shape .* expected \(N, 2\)"),
-        (lambda f: replace(f, xy_px=f.xy_px.astype(int)), "floating-point"),
+        (lambda f: replace(f, xy_px=f.xy_px.astype(complex)), "floating-point"),
+        (lambda f: replace(f, xy_px=np.float64(3.0)), "xy_px of shape"),
         (lambda f: replace(f, sigma_px=f.sigma_px[1:]), "sigma_px of shape"),
         (lambda f: replace(f, flags=f.flags[1:]), "flags of shape"),
         (lambda f: replace(f, flags=f.flags * 1.0), "expected integers"),
@@ -171,6 +226,116 @@ def test_answers_of_the_wrong_form_are_refused(truth, change, message):
     with pytest.raises(PrecisionError, match=message) as caught:
         score_image(change(columns(truth.xy_px, truth.pixel_size_A)), truth)
     assert "pt110-displaced-20pm-00" in str(caught.value)
+
+
+def _wrong(kind):
+    """An answer to image 1 that is none; the other images are answered."""
+
+    def answer(truth, rng):
+        found = columns(truth.xy_px, truth.pixel_size_A)
+        if truth.spec.index != 1:
+            return found
+        if isinstance(kind, BaseException):
+            raise kind
+        return kind(found)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (lambda f: None, "returned NoneType: expected FoundColumns"),
+        (lambda f: replace(f, xy_px=f.xy_px * np.nan), "expected finite positions"),
+        (lambda f: replace(f, xy_px=f.xy_px + 250.0), "outside the image"),
+        (lambda f: replace(f, flags=f.flags[1:]), "flags of shape"),
+        (lambda f: replace(f, sigma_px=np.full_like(f.sigma_px, -1.0)), "above 0, or nan"),
+        (lambda f: replace(f, sigma_px=[[1.0], [2.0, 3.0]]), "ValueError: "),
+        (lambda f: replace(f, pixel_size_A="small"), "Error: "),
+        (ZeroDivisionError("one over nothing"), "ZeroDivisionError: one over nothing"),
+        (LocalizeError(""), "LocalizeError: "),
+        (MemoryError(), "MemoryError: "),
+    ],
+)
+def test_an_image_that_a_method_fails_on_does_not_stop_the_others(kind, message, tmp_path):
+    case = "pt110-10dB"
+    record = evaluate(Oracle(_wrong(kind), [case], 3), [case], images=3, bounds=False)
+    assert [bool(result.error) for result in record.results] == [False, True, False]
+    assert message in record.results[1].error
+    assert record.errors == 1
+    assert [result.tallies[ALL]["hits"] > 0.0 for result in record.results] == [True, False, True]
+    assert record.results[1].seconds > 0.0
+    again = read_record(write_record(record, tmp_path))
+    assert again.results[1].error == record.results[1].error
+    assert verify(again) == []
+
+
+def test_a_method_has_one_thread_and_the_process_its_own_again(monkeypatch):
+    case = "pt110-10dB"
+    seen, pools = [], []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, max_workers, **settings):
+            pools.append(max_workers)
+            super().__init__(max_workers, **settings)
+
+    class Both:
+        name = "Gaussian and scan-aware"
+
+        def __call__(self, image, pixel_size_A):
+            seen.append(torch.get_num_threads())
+            seen.extend(library["num_threads"] for library in threadpool_info())
+            GaussianFit()(image, pixel_size_A)
+            # What a method sets lasts for one image.
+            found = ScanAware()(image, pixel_size_A)
+            torch.set_num_threads(2)
+            return found
+
+    monkeypatch.setattr(gaussian, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(scan_aware, "ThreadPoolExecutor", Pool)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        threads = sorted((library["filepath"], library["num_threads"]) for library in threadpool_info())
+        record = evaluate(Both(), [case], images=2, bounds=False)
+        assert sorted((library["filepath"], library["num_threads"]) for library in threadpool_info()) == threads
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
+    assert pools == [1] * 6
+    assert record.machine["threads"] == 1
+    assert record.errors == 0
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(2)])
+def test_who_interrupts_a_benchmark_stops_it(stop):
+    case = "pt110-10dB"
+    with pytest.raises(type(stop)):
+        evaluate(Oracle(_wrong(stop), [case], 2), [case], images=2, bounds=False)
+
+
+def test_positions_on_whole_pixels_may_be_integers(truth):
+    p = truth.pixel_size_A
+    whole = np.rint(truth.xy_px[truth.counts]).astype(np.int32)
+    found = score_image(replace(columns(whole, p), xy_px=whole), truth)
+    assert np.array_equal(found.error_pm, score_image(columns(whole, p), truth).error_pm)
+    assert len(found.error_pm) == len(whole)
+
+
+def test_answers_are_copied_before_the_method_is_called_again():
+    case = "pt110-10dB"
+    kept = []
+
+    def answer(truth, rng):
+        for earlier in kept:
+            earlier[:] = 1.0
+        found = columns(truth.xy_px, truth.pixel_size_A)
+        kept.append(found.xy_px)
+        return found
+
+    record = evaluate(Oracle(answer, [case], 2), [case], images=2, bounds=False)
+    assert verify(record) == []
 
 
 def test_a_method_cannot_change_the_image_it_is_judged_by():

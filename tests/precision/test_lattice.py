@@ -125,6 +125,28 @@ def test_interval_covers_correlated_rows():
     assert relative[1] > 1.5 * relative[0]
 
 
+@pytest.mark.parametrize(("size", "angle"), [(130.0, 0.0), (170.0, 60.0)])
+def test_intervals_of_small_crystals_cover_the_truth(size, angle):
+    """Crystals of some 6 x 5 and 8 x 6 columns: 95 % intervals may be wider than told there, not narrower."""
+    rng = np.random.default_rng(6)
+    xy, _ = _crystal([(20.0, 0.0), (0.0, 26.0)], [(0.0, 0.0)], size=size, angle=angle)
+    spacings = []
+    for _ in range(60):
+        found = lattice_precision(xy + rng.normal(0.0, 0.5, xy.shape), 0.1)
+        spacings += [found.a, found.b]
+    truth = 5.0 * np.sqrt(2.0)
+    covered = np.mean([s.interval_pm[0] <= truth <= s.interval_pm[1] for s in spacings])
+    # 114 of 120 are expected, 107 or fewer less than once in a hundred times.
+    assert covered >= 0.9
+    # They tell something, too.
+    assert np.median([s.interval_pm[1] / s.interval_pm[0] for s in spacings]) < 3.5
+
+
+def test_an_exact_lattice_has_no_spread():
+    found = lattice_precision(_crystal([(20.0, 0.0), (0.0, 26.0)], [(0.0, 0.0)])[0], 0.1)
+    assert found.a.interval_pm == (found.a.sigma_pm, found.a.sigma_pm) == (0.0, 0.0)
+
+
 def test_a_real_micrograph():
     """Si [110]: three of four lattice lengths are 333 pm; tens of picometres would be a failed fit."""
     image = np.array(Image.open(DATA / "si110_8.9pm.png")).astype(float)

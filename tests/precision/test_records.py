@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from oracles import Oracle, noisy
 
 from temimagenet.errors import PrecisionError
 from temimagenet.precision import evaluate, load_localizer, read_record, read_records, verify, write_record
-from temimagenet.precision.records import installed_localizers, machine
+from temimagenet.precision.records import installed_localizers, machine, with_scores
 
 CASES = ["pt110-20dB", "pt110-displaced-20pm"]
 
@@ -66,8 +66,12 @@ def test_sums_that_the_positions_do_not_give_are_found(path, cache):
         data["results"][1]["tallies"]["all"]["xx"] *= 0.5
 
     found = verify(read_record(change(path, edit)), images=[1], cache=cache)
-    assert any("pt110-20dB, image 1: all: xx is recorded as" in line for line in found)
-    assert any("sigma_x_pm" in line for line in found)
+    assert len(found) == 1
+    assert "pt110-20dB, image 1: all: xx is recorded as" in found[0]
+    # The sums of images that are not checked are believed: the scores do not follow from this one.
+    assert any(
+        "pt110-20dB: sigma_x_pm is recorded as" in line for line in verify(read_record(path), images=[0], cache=cache)
+    )
 
 
 def test_positions_that_were_moved_are_found(path, cache):
@@ -81,6 +85,68 @@ def test_positions_that_were_moved_are_found(path, cache):
     digest = hashlib.sha256(positions.read_bytes()).hexdigest()
     found = verify(read_record(change(path, lambda data: data["positions"].update(sha256=digest))), cache=cache)
     assert any("image 0: all: xx is recorded as" in line for line in found)
+
+
+def test_a_subset_of_images_is_told(record, cache):
+    chosen = replace(record, results=tuple(r for r in record.results if r.index == 1))
+    chosen = with_scores(chosen)
+    assert chosen.gaps == dict.fromkeys(CASES, (0,))
+    assert record.gaps == {}
+    found = verify(chosen, cache=cache)
+    assert found == [
+        f"{case}: 1 images, up to image 1, without 0: expected images 0 to n - 1 without gaps" for case in CASES
+    ]
+    assert verify(record, images=[0], cache=cache) == []
+    asked = verify(record, images=[0, 7], cache=cache)
+    assert asked == [f"{case}: images 7 were to be checked, and are not there" for case in CASES]
+    assert verify(with_scores(replace(record, results=())), cache=cache) == ["no results"]
+
+
+def test_an_image_that_counts_twice_is_told(record, cache):
+    twice = with_scores(replace(record, results=(*record.results, record.results[0])))
+    assert verify(twice, cache=cache) == [f"{CASES[0]}: images 0 have more than one result"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, np.nan, np.inf])
+def test_times_that_cannot_be_are_told(record, path, cache, seconds):
+    first = replace(record.results[0], seconds=seconds)
+    found = verify(replace(record, results=(first, *record.results[1:])), images=[1], cache=cache)
+    assert found == [f"{CASES[0]}, image 0: seconds is {seconds:g}, expected more than 0"]
+    with pytest.raises(PrecisionError, match="result 0: seconds is"):
+        read_record(change(path, lambda data: data["results"][0].update(seconds=seconds)))
+
+
+def test_scores_follow_from_positions_even_where_sums_and_scores_agree(record, cache):
+    def better(result):
+        tally = {name: value * (0.5 if name in ("xx", "yy") else 1.0) for name, value in result.tallies["all"].items()}
+        return replace(result, tallies=dict(result.tallies) | {"all": tally})
+
+    forged = with_scores(replace(record, results=tuple(map(better, record.results))))
+    found = verify(forged, cache=cache)
+    assert any("pt110-20dB: rmse_pm is recorded as" in line for line in found)
+    more = {case: dict(scores) | {"beauty": scores["recall"]} for case, scores in record.scores.items()}
+    found = verify(replace(record, scores=more), cache=cache)
+    assert [line.split(" is recorded")[0] for line in found] == [f"{case}: beauty" for case in sorted(CASES)]
+
+
+def test_an_image_given_up_holds_no_positions(record, cache):
+    first = replace(record.results[0], error="too dark")
+    found = verify(replace(record, results=(first, *record.results[1:])), cache=cache)
+    assert found == [f"{CASES[0]}, image 0: has an error and positions, expected one of them"]
+
+
+def test_of_two_records_of_one_method_and_version_none_is_taken(record, path):
+    other = write_record(replace(record, parameters={"noise_pm": 1.0}), path.parent)
+    third = write_record(replace(record, version="another"), path.parent)
+    records, problems = read_records(path.parent)
+    assert [r.version for r in records] == ["another"]
+    first, second = sorted([path, other])
+    assert problems == [
+        f"{first} and {second}: records of one method and version, oracle ({record.version}); keep one, or rename"
+    ]
+    other.unlink()
+    assert len(read_records(path.parent)[0]) == 2
+    assert third.is_file()
 
 
 def test_another_case_set_is_not_compared(path):
@@ -105,7 +171,7 @@ def test_another_case_set_is_not_compared(path):
         (lambda d: d["results"][2]["tallies"]["all"].update(xx="0"), "xx is '0', expected a finite number"),
         (lambda d: d["results"][2]["tallies"].pop("all"), "no tally 'all'"),
         (lambda d: d["scores"]["pt110-20dB"].update(rmse_pm=1.0), r"expected \[value, low, high\]"),
-        (lambda d: d["scores"]["pt110-20dB"].update(rmse_pm=["a", 1, 2]), "'a', expected a number or null"),
+        (lambda d: d["scores"]["pt110-20dB"].update(rmse_pm=["a", 1, 2]), "'a', expected a finite number"),
     ],
 )
 def test_malformed_records_are_told(path, edit, message):
