@@ -9,10 +9,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from temimagenet import atlas as tables
 from temimagenet.device import check_device
-from temimagenet.errors import TEMImageNetError
+from temimagenet.errors import ModelError, TEMImageNetError
 from temimagenet.imaging.multislice import Accuracy
 from temimagenet.recipe import recipe_for_structure
 
@@ -123,6 +124,47 @@ def train(
         console.print(f"done: load_model({str(weights)!r}); {weights.parent / 'model_card.md'} tells how it went")
     else:
         console.print(f"stopped after {rounds} rounds: go on with --resume", markup=False)
+
+
+@app.command()
+def adapt(
+    structure: Annotated[Path, typer.Argument(help="Structure file (CIF) of the crystal.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    zone: Annotated[str, typer.Option(help="Zone axis along the beam.")] = "[001]",
+    pixel_size: Annotated[float, typer.Option(help="Pixel size of your images in angstrom; several where 0.")] = 0.0,
+    optics: Annotated[
+        str, typer.Option(help="keV,mrad,source size in angstrom, such as 200,24,0.9; those of v1 unless given.")
+    ] = "",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of eight examples, a second each on a core.")] = 150,
+    start_from: Annotated[str, typer.Option(help="Weights to begin with.")] = "atomnet",
+    images: Annotated[int, typer.Option(min=1, help="Images to judge by, before and after.")] = 24,
+    device: Annotated[str, typer.Option(help="Lightning's accelerator: cpu, gpu or auto.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+) -> None:
+    """Teach the shipped network one crystal, and tell what that brings."""
+    from temimagenet.models.adapt import adapt as run
+    from temimagenet.models.adapt import adapt_settings
+
+    try:
+        numbers = tuple(float(part) for part in optics.split(",")) if optics else ()
+    except ValueError as error:
+        raise ModelError(f"optics {optics!r}: expected three numbers, such as 200,24,0.9") from error
+    if zone.isdigit():
+        zone = f"[{zone}]"
+    chosen = adapt_settings(
+        structure, zone, pixel_size_A=pixel_size, optics=numbers, steps=steps, start_from=start_from
+    )
+    done = run(chosen, out, images=images, resume=resume, device=device)
+    table = Table(title=f"{images} rendered images that were not learnt from")
+    for head in ("", "recall", "precision", "error (pm)", "denoised (dB)", "as seen (dB)"):
+        table.add_column(head)
+    for name, row in (("before", done.before), ("after", done.after)):
+        table.add_row(
+            name, f"{row.recall:.3f}", f"{row.precision:.3f}", f"{row.rmse_pm:.2f}", f"{row.denoised_dB:.2f}",
+            f"{row.seen_dB:.2f}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(f"load_model({str(done.weights)!r})", markup=False)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from temimagenet.specimen import MATERIALS, material, orient, parse_zone, struct
 from temimagenet.specimen.random_specimen import RANDOM_CENTRE_A, RANDOM_RADIUS_A, SPACING_RANGE_A
 
 __all__ = [
+    "DRAWN_OPTICS",
     "Distribution",
     "Engine",
     "Entry",

@@ -22,10 +22,11 @@ from temimagenet.errors import ModelError
 from temimagenet.metrics import match
 from temimagenet.models.columns import CELL, offered_columns, read_columns
 from temimagenet.models.examples import ExampleBatch, Examples, Source, batched, from_library, on_the_fly
+from temimagenet.models.inputs import choose_grid
 from temimagenet.models.losses import MapLoss, check_map_loss, columns_loss, map_loss
 from temimagenet.models.unet import FINE_MAPS, PLAIN_MAPS
 from temimagenet.models.zoo import TASKS, build_network, read_weights, write_weights
-from temimagenet.recipe import Recipe, load_recipe, recipe_for_structure
+from temimagenet.recipe import DRAWN_OPTICS, Recipe, load_recipe, recipe_for_structure
 
 try:
     import lightning
@@ -34,7 +35,7 @@ try:
 except ImportError as error:
     raise ModelError("training needs Lightning: pip install 'temimagenet[train]'") from error
 
-__all__ = ["PRESETS", "Data", "TrainSettings", "Training", "settings_for", "train"]
+__all__ = ["PRESETS", "Data", "TrainSettings", "Training", "examples_to_judge_by", "settings_for", "train"]
 
 Data = Literal["on-the-fly", "shards", "mixed"]
 
@@ -56,6 +57,9 @@ _MAP_WEIGHT: Mapping[str, float] = {
 
 _COLUMNS_WEIGHT = 50.0
 
+_FIELD_A = (18.0, 45.0)
+"""Fields of a structure file's samples, unless its pixel size is given."""
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -69,6 +73,9 @@ class TrainSettings:
         data: where examples come from.
         recipe: name or file of the recipe, or a structure file (`.cif`), of examples on the fly.
         zone: zone axis of a structure file.
+        optics: (keV, mrad, source in angstrom) that a structure file is imaged with; the conditions of the recipe `v1`
+            where empty.
+        pixel_size_A: its pixel size, drawn within a tenth; fields of 18 to 45 A where 0.
         library: folder of the library of stored examples.
         start_from: weights to begin with: a shipped model's name or a file; random ones where empty.
         crop: rows and columns of an example.
@@ -92,6 +99,8 @@ class TrainSettings:
     data: Data = "on-the-fly"
     recipe: str = "training"
     zone: str = "[001]"
+    optics: tuple[float, ...] = ()
+    pixel_size_A: float = 0.0
     library: str = ""
     start_from: str = ""
     crop: int = 192
@@ -158,6 +167,8 @@ def _check(settings: TrainSettings) -> None:
             raise ModelError(f"{name} {getattr(settings, name)}: expected 1 or more")
     if settings.crop < 32:
         raise ModelError(f"crop {settings.crop}: expected 32 pixels or more")
+    if settings.optics and len(settings.optics) != 3:
+        raise ModelError(f"optics {settings.optics}: expected energy in keV, aperture in mrad, source in angstrom")
     if not settings.learning_rate > 0.0:
         raise ModelError(f"learning rate {settings.learning_rate}: expected a positive number")
 
@@ -165,10 +176,28 @@ def _check(settings: TrainSettings) -> None:
 def _recipe(settings: TrainSettings, seed: int) -> Recipe:
     """What is drawn on the fly."""
     if settings.recipe.lower().endswith(".cif"):
-        recipe = recipe_for_structure(settings.recipe, settings.zone)
+        recipe = recipe_for_structure(settings.recipe, settings.zone, **_draws(settings))
     else:
         recipe = load_recipe(settings.recipe)
     return replace(recipe, seed=seed)
+
+
+def _draws(settings: TrainSettings) -> dict[str, Any]:
+    """Distributions of a structure file's samples that the settings set."""
+    size = load_recipe("v1").image_size
+    field = _FIELD_A
+    if settings.pixel_size_A:
+        # What is binned or interpolated before the network sees it is learnt as it is seen.
+        seen = choose_grid((size, size), settings.pixel_size_A).pixel_size_A * size
+        field = (0.9 * seen, 1.1 * seen)
+    drawn: dict[str, Any] = {
+        "field_of_view_A": {"min": field[0], "max": field[1]}, "rotation_deg": {"min": 0, "max": 360},
+    }  # fmt: skip
+    if settings.optics:
+        names = ("energy_keV", "aperture_mrad", "source_size_A")
+        drawn |= {"condition": [DRAWN_OPTICS]}
+        drawn |= {key: [value] for key, value in zip(names, settings.optics, strict=True)}
+    return drawn
 
 
 def _sources(settings: TrainSettings) -> tuple[Source, Source, int]:
@@ -336,6 +365,16 @@ def _loader(examples: Examples, settings: TrainSettings) -> DataLoader[ExampleBa
 def _one_thread(_: int) -> None:
     """Workers leave the cores to the network."""
     torch.set_num_threads(1)
+
+
+def examples_to_judge_by(settings: TrainSettings, count: int = _VALIDATION) -> Examples:
+    """Examples that no run of these settings learns from, the same each time, unworn and whole.
+
+    Raises:
+        ModelError, RecipeError, SpecimenError, ShardError, DatasetError: they cannot be had.
+    """
+    _check(settings)
+    return Examples(_sources(settings)[1], settings.maps, 10**6, _VALIDATION_SEED, 0, count, worn=False)
 
 
 def _hits(raw: Tensor, batch: ExampleBatch) -> dict[str, float]:
