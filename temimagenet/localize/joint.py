@@ -3,6 +3,11 @@
 Unknowns: x, y and height of each column; the shape of the spot (an elliptic Gaussian and a wider one below it), the
 same for all columns; a spline background; the displacement of the beam in each row. All lengths are in pixels.
 
+A spot is many pixels wide. So spots are worked out at points along each row half their standard deviation apart, and
+cubic splines through the points give the pixels. Image and gradients are those of the pixels. Gauss-Newton's matrix
+takes sums over the points instead: products of derivatives are smooth. Rows cannot be thinned out: each has its own
+displacement.
+
 Rows meet only columns, two unknowns each, so they are eliminated first. What is left couples columns whose windows
 share rows: ordered from top to bottom in strips a window high, a block-tridiagonal matrix, bordered by the few unknowns
 of shape and background.
@@ -17,11 +22,12 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import BSpline
+from scipy.interpolate import BSpline, make_interp_spline
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.spatial import KDTree
 
 __all__ = [
+    "REACH",
     "TAIL",
     "TAIL_SHARE",
     "Covariance",
@@ -43,8 +49,14 @@ ANCHOR = 2.0
 """Standard deviation of the prior of a column around its start, in standard deviations of the spot: it holds what is
 too faint to hold itself, and pulls a column known to a tenth of its spot by a quarter of a percent."""
 
-_REACH = 3.5
+REACH = 3.5
 """Half edge of a column's window in standard deviations of the spot."""
+
+_SPACING = 0.5
+"""Distance of the points along a row at which spots are worked out, in standard deviations of the spot."""
+
+_BLOCK = 128
+"""Pixels along a row that are interpolated together."""
 
 _KNOT_PX = 100.0
 _MOST_PIECES = 6
@@ -84,9 +96,9 @@ class Model:
 
     Attributes:
         image, background: (rows, columns).
-        columns: for each strip, (M, 3, n, n) derivatives by x, y and height of its columns in their windows.
-        beam: (2, rows, columns) derivatives by the displacement of the pixel's own row.
-        forms: (4, rows, columns) derivatives by the shape.
+        columns: for each strip, (M, 3, n, nx) derivatives by x, y and height of its columns in their windows.
+        beam: (2, rows, points) derivatives by the displacement of the point's own row.
+        forms: (4, rows, points) derivatives by the shape.
     """
 
     image: Array
@@ -114,24 +126,47 @@ class Strip:
 
 
 class Problem:
-    """One image, its windows, splines, strips and pairs; windows may reach into a frame of zeros around it."""
+    """One image, its windows, splines, strips and pairs; windows may reach into a frame of zeros around it.
+
+    Attributes:
+        spacing: distance of the points along a row in pixels.
+        between: (points, columns) share of each point in each pixel.
+        blocks: points and pixels of each part of a row that is interpolated by itself.
+        middle: (K, 2) point and row that each column's window is centred on.
+        half, half_x: rows and points from there to the window's edge.
+        n, nx: rows and points of a window.
+        order: the starts' indices from top to bottom: the order of everything about columns.
+        anchor, anchor_precision: (K, 2) and (K,) centre and inverse variance of the prior of each column's position.
+    """
 
     def __init__(
-        self, values: Array, start: Array, width: float, reach: float = _REACH, pool: Executor | None = None
+        self, values: Array, start: Array, width: float, reach: float = REACH, pool: Executor | None = None
     ) -> None:
         self.values, self.pool = values, pool
+        rows, cols = values.shape
+        points = min(cols, 4 + int(np.ceil((cols - 1) / (_SPACING * width))))
+        self.spacing = (cols - 1) / (points - 1)
+        self.between = _interpolation(cols, points)
+        # Points farther than these give a pixel less than a millionth.
+        self.blocks = [
+            (slice(max(0, int(first / self.spacing) - 12), int((first + _BLOCK) / self.spacing) + 12),
+             slice(first, first + _BLOCK))
+            for first in range(0, cols, _BLOCK)
+        ]  # fmt: skip
         self.half = max(3, int(np.ceil(reach * width)))
-        self.n = 2 * self.half + 1
+        self.half_x = max(3, int(np.ceil(reach * width / self.spacing)))
+        self.n, self.nx = 2 * self.half + 1, 2 * self.half_x + 1
         self.order = np.argsort(start[:, 1], kind="stable")
         start = start[self.order]
-        self.anchor, self.anchor_precision = start, (ANCHOR * width) ** -2
-        self.middle = np.clip(np.rint(start), 0, np.array(values.shape[::-1]) - 1).astype(np.int64)
-        self.by, self.bx = _splines(values.shape[0]), _splines(values.shape[1])
+        self.anchor, self.anchor_precision = start, np.full(len(start), (ANCHOR * width) ** -2)
+        # Points in x, rows in y.
+        nearest = np.rint(start / (self.spacing, 1.0))
+        self.middle = np.clip(nearest, 0, (points - 1, rows - 1)).astype(np.int64)
+        self.by, self.bx = _splines(rows), _splines(cols)
+        self.bx_points = _splines(cols, points)
         # A window's rows of the splines, zero beyond the image.
-        pad = ((self.half, self.half), (0, 0))
-        windows = np.arange(self.n)
-        self.by_windows = np.pad(self.by, pad)[self.middle[:, 1, None] + windows].astype(np.float32)
-        self.bx_windows = np.pad(self.bx, pad)[self.middle[:, 0, None] + windows].astype(np.float32)
+        self.by_windows = _windows(self.by, self.half, self.middle[:, 1])
+        self.bx_windows = _windows(self.bx_points, self.half_x, self.middle[:, 0])
         self.strips = self._strips()
 
     def _strips(self) -> list[Strip]:
@@ -144,7 +179,8 @@ class Problem:
             first = last
         number = np.repeat(np.arange(len(strips)), [len(strip) for strip in strips])
         # Every pair counts, however little it overlaps: without it the equations would not be those of any image.
-        pairs = np.sort(KDTree(self.middle).query_pairs(2.0 * self.half, p=np.inf, output_type="ndarray"), axis=1)
+        places = self.middle / (2.0 * self.half_x, 2.0 * self.half)
+        pairs = np.sort(KDTree(places).query_pairs(1.0 + 1e-9, p=np.inf, output_type="ndarray"), axis=1)
         if len(pairs):
             one, other = pairs.T
             key = np.column_stack([number[one], number[other], self.middle[one] - self.middle[other]])
@@ -161,29 +197,47 @@ class Problem:
         numbers = range(len(self.strips))
         return self.pool.map(work, numbers) if self.pool else map(work, numbers)
 
+    def at_points(self, image: Array) -> Single:
+        """(rows, points) sums over the pixels (rows, columns) that each point has a share in."""
+        image = image.astype(np.float32)
+        sums = np.zeros((len(image), len(self.between)), dtype=np.float32)
+        for points, pixels in self.blocks:
+            sums[:, points] += image[:, pixels] @ self.between[points, pixels].T
+        return sums
+
+    def at_pixels(self, image: Single) -> Single:
+        """(rows, columns) of what is given at (rows, points)."""
+        found = np.empty(self.values.shape, dtype=np.float32)
+        for points, pixels in self.blocks:
+            found[:, pixels] = image[:, points] @ self.between[points, pixels]
+        return found
+
     def framed(self, *images: NDArray[np.floating]) -> Single:
-        """(C, rows, columns) images in single precision with the frame of zeros."""
-        rows, cols = self.values.shape
-        frame = np.zeros((len(images), rows + 2 * self.half, cols + 2 * self.half), dtype=np.float32)
+        """(C, rows, points) images in single precision with the frame of zeros."""
+        high, wide = self.half, self.half_x
+        rows, points = images[0].shape
+        frame = np.zeros((len(images), rows + 2 * high, points + 2 * wide), dtype=np.float32)
         for place, image in zip(frame, images, strict=True):
-            place[self.half : -self.half, self.half : -self.half] = image
+            place[high:-high, wide:-wide] = image
         return frame
 
     def windows(self, framed: Single, strip: Strip) -> Single:
-        """(M, C, n, n) windows of framed images (C, ...) around a strip's columns."""
-        n = self.n
-        picked = np.empty((len(strip), len(framed), n, n), dtype=np.float32)
+        """(M, C, n, nx) windows of framed images (C, ...) around a strip's columns."""
+        n, nx = self.n, self.nx
+        picked = np.empty((len(strip), len(framed), n, nx), dtype=np.float32)
         for k, (x, y) in enumerate(self.middle[strip.first : strip.last].tolist()):
-            picked[k] = framed[:, y : y + n, x : x + n]
+            picked[k] = framed[:, y : y + n, x : x + nx]
         return picked
 
     def look(self, state: State) -> Model:
         """The image and its derivatives at a state."""
-        half, n = self.half, self.n
-        rows, cols = self.values.shape
+        half, wide, n, nx = self.half, self.half_x, self.n, self.nx
+        rows, points = len(self.values), len(self.between)
         shift = np.pad(state.shift, ((half, half), (0, 0)))
-        steps = np.arange(-half, half + 1)
         a, b, c, w = (np.float32(value) for value in state.shape)
+        # Splines ring where windows end, unless they end softly.
+        ends = np.ones(nx, dtype=np.float32)
+        ends[[0, -1]], ends[[1, -2]] = 0.25, 0.75
 
         def draw(number: int) -> tuple[Single, Single]:
             """Derivatives of a strip's columns, and its rows of the seven images."""
@@ -191,22 +245,24 @@ class Problem:
             part = slice(strip.first, strip.last)
             middle = self.middle[part]
             moved = shift[middle[:, 1, None] + np.arange(n)]
-            away = middle - state.xy[part]
-            u = (steps + away[:, 0, None])[:, None, :] + moved[:, :, 0, None]
+            away = middle * (self.spacing, 1.0) - state.xy[part]
+            along, down = np.arange(-wide, wide + 1) * self.spacing, np.arange(-half, half + 1)
+            u = (along + away[:, 0, None])[:, None, :] + moved[:, :, 0, None]
             u = u.astype(np.float32)
-            v = (steps + away[:, 1, None] + moved[:, :, 1])[:, :, None].astype(np.float32)
+            v = (down + away[:, 1, None] + moved[:, :, 1])[:, :, None].astype(np.float32)
             height = state.height[part].astype(np.float32)[:, None, None]
             x_part, y_part = a * u + b * v, b * u + c * v
             tail = np.exp(np.float32(-0.5 / TAIL**2) * (u * x_part + v * y_part))
+            tail *= ends
             # The narrow Gaussian is the wide one to the fourth power.
             core = np.square(np.square(tail))
             spot = (1.0 - w) * core + w * tail
             slope = (core * (1.0 - w) + tail * np.float32(w / TAIL**2)) * height
-            found = np.empty((len(strip), 3, n, n), dtype=np.float32)
+            found = np.empty((len(strip), 3, n, nx), dtype=np.float32)
             np.multiply(slope, x_part, out=found[:, 0])
             np.multiply(slope, y_part, out=found[:, 1])
             found[:, 2] = spot
-            fields = np.empty((len(strip), 7, n, n), dtype=np.float32)
+            fields = np.empty((len(strip), 7, n, nx), dtype=np.float32)
             np.multiply(spot, height, out=fields[:, 0])
             np.negative(found[:, 0], out=fields[:, 1])
             np.negative(found[:, 1], out=fields[:, 2])
@@ -215,26 +271,43 @@ class Problem:
             np.multiply(slope * v, 2.0 * u, out=fields[:, 4])
             np.multiply(slope, v * v, out=fields[:, 5])
             np.multiply(tail - core, height, out=fields[:, 6])
-            drawn = np.zeros((7, strip.bottom - strip.top, cols + 2 * half), dtype=np.float32)
+            drawn = np.zeros((7, strip.bottom - strip.top, points + 2 * wide), dtype=np.float32)
             for k, (x, y) in enumerate((middle - (0, strip.top)).tolist()):
-                drawn[:, y : y + n, x : x + n] += fields[k]
+                drawn[:, y : y + n, x : x + nx] += fields[k]
             return found, drawn
 
         columns = []
-        total = np.zeros((7, rows + 2 * half, cols + 2 * half), dtype=np.float32)
+        total = np.zeros((7, rows + 2 * half, points + 2 * wide), dtype=np.float32)
         for strip, (found, drawn) in zip(self.strips, self.each(draw), strict=True):
             columns.append(found)
             total[:, strip.top : strip.bottom] += drawn
-        total = total[:, half:-half, half:-half]
+        total = total[:, half:-half, wide:-wide]
         background = self.by @ state.weights.reshape(self.by.shape[1], -1) @ self.bx.T
-        return Model(background + total[0], background, columns, total[1:3], total[3:])
+        return Model(background + self.at_pixels(total[0]), background, columns, total[1:3], total[3:])
 
 
-def _splines(count: int) -> Array:
-    """(count, n) cubic B-splines that span an axis of pixels, a knot every hundred pixels, seven at most."""
+def _interpolation(count: int, points: int) -> Single:
+    """(points, count) what each point gives each pixel: cubic splines through evenly spread points."""
+    each = make_interp_spline(np.linspace(0.0, count - 1.0, points), np.eye(points))
+    shares: Single = each(np.arange(float(count))).T.astype(np.float32)
+    return np.ascontiguousarray(shares)
+
+
+def _windows(basis: Array, half: int, middle: NDArray[np.int64]) -> Single:
+    """(K, 2 half + 1, n) values of splines (points, n) around each middle, zero beyond the image."""
+    framed = np.pad(basis, ((half, half), (0, 0)))
+    found: Single = framed[middle[:, None] + np.arange(2 * half + 1)].astype(np.float32)
+    return found
+
+
+def _splines(count: int, points: int | None = None) -> Array:
+    """(points, n) cubic B-splines that span an axis of pixels, a knot every hundred pixels, seven at most.
+
+    At the pixels, or at so many evenly spread points.
+    """
     pieces = min(max(1, round(count / _KNOT_PX)), _MOST_PIECES)
     knots = np.concatenate([[0.0] * 3, np.linspace(0.0, count - 1.0, pieces + 1), [count - 1.0] * 3])
-    basis: Array = BSpline.design_matrix(np.arange(float(count)), knots, 3).toarray()
+    basis: Array = BSpline.design_matrix(np.linspace(0.0, count - 1.0, points or count), knots, 3).toarray()
     return basis
 
 
@@ -293,10 +366,12 @@ class Equations:
         self.problem = problem
         self.damping = damping
         self.live = sigma > 0.0
-        self.precision = np.where(self.live, 1.0 / np.where(self.live, sigma, 1.0) ** 2, 0.0)
+        self.precision = _precision(sigma)
         # Rows by rows; those in the frame stay zero.
         beam = self._beam(model)
-        weighted = beam * weight.astype(np.float32)
+        # The products of smooth derivatives are smooth: sums over points are those over pixels.
+        at_points = problem.at_points(weight)
+        weighted = beam * at_points
         own = np.empty((rows, 2, 2))
         for x, y in ((0, 0), (0, 1), (1, 1)):
             own[:, x, y] = own[:, y, x] = np.einsum("ij,ij->i", weighted[x], beam[y])
@@ -304,14 +379,14 @@ class Equations:
         self.inverse = np.zeros((rows + 2 * half, 2, 2))
         self.inverse[half:-half] = np.linalg.inv(own)
         # Shape and background by themselves and by rows.
-        corner, border = _border(problem, model, weight, weighted)
+        corner, border = _border(problem, model, at_points, weighted)
         size = len(corner)
         corner += damping * np.diag(np.diag(corner))
         self.border = border.reshape(size, -1)
         self.border_solved = np.einsum("gix,ixy->giy", border, self.inverse).reshape(size, -1)
         corner -= self.border_solved @ self.border.T
         # Columns by everything, strip by strip.
-        framed = problem.framed(weight, *beam, *model.forms)
+        framed = problem.framed(at_points, *beam, *model.forms)
         parts = list(problem.each(lambda number: self._strip(number, model, framed, border, damping)))
         self.reaches, self.solveds, self.sides, diagonal = ([part[k] for part in parts] for k in range(4))
         upper = [self._between(number, part[4]) for number, part in enumerate(parts[:-1])]
@@ -344,14 +419,15 @@ class Equations:
         solved = np.einsum("kpix,ixy->kpiy", reach, self.inverse[here], optimize=True).reshape(3 * count, -1)
         flat, flat_weighed = columns.reshape(count, 3, -1), weighed.reshape(count, 3, -1)
         own = (flat_weighed @ flat.transpose(0, 2, 1)).astype(np.float64)
-        own += damping * own * np.eye(3) + problem.anchor_precision * np.diag([1.0, 1.0, 0.0])
+        own += damping * own * np.eye(3)
+        own[:, [0, 1], [0, 1]] += problem.anchor_precision[strip.first : strip.last, None]
         block = np.zeros((count, 3, count, 3))
         block[everyone, :, everyone] = own
         across = _pairs(problem, model, number, weighed, block)
         flat_reach = reach.reshape(3 * count, -1)
         side = np.empty((count, 3, size))
         side[:, :, :4] = flat_weighed @ around[:, 3:].reshape(count, 4, -1).transpose(0, 2, 1)
-        along = weighed.reshape(count, -1, n) @ problem.bx_windows[strip.first : strip.last]
+        along = weighed.reshape(count, -1, problem.nx) @ problem.bx_windows[strip.first : strip.last]
         down = problem.by_windows[strip.first : strip.last].transpose(0, 2, 1)
         side[:, :, 4:] = (down[:, None] @ along.reshape(count, 3, n, -1)).reshape(count, 3, -1)
         without_rows = side.reshape(3 * count, -1) - solved @ border[:, here].reshape(size, -1).T
@@ -369,15 +445,16 @@ class Equations:
         """Derivatives by the displacements that may change."""
         return model.beam * self.live[:, None, None].astype(np.float32)
 
-    def step(self, model: Model, state: State, weight: Array) -> Step:
-        """The step from a state, this one or one close to it: gradients are the state's own."""
+    def step(self, model: Model, state: State, weight: Array, sigma: Array) -> Step:
+        """The step from a state and a prior, these or some close to them: gradients are their own."""
         problem, half = self.problem, self.problem.half
-        pulled = weight * (problem.values - model.image)
+        left = weight * (problem.values - model.image)
+        pulled = problem.at_points(left).astype(np.float64)
         pull_rows = np.zeros((len(self.inverse), 2))
-        pull_rows[half:-half] = np.einsum("xij,ij->ix", self._beam(model), pulled) - state.shift * self.precision
+        pull_rows[half:-half] = np.einsum("xij,ij->ix", self._beam(model), pulled) - state.shift * _precision(sigma)
         flat_rows = pull_rows.ravel()
         pull_border = np.concatenate(
-            [np.einsum("aij,ij->a", model.forms, pulled), (problem.by.T @ pulled @ problem.bx).ravel()]
+            [np.einsum("aij,ij->a", model.forms, pulled), (problem.by.T @ left @ problem.bx).ravel()]
         )
         pull_border[3] += (TAIL_SHARE[0] - state.shape[3]) * TAIL_SHARE[1] ** -2
         pull_border -= self.border_solved @ flat_rows
@@ -387,7 +464,7 @@ class Equations:
             around = problem.windows(framed, strip).reshape(len(strip), -1, 1)
             pull = (columns.reshape(len(strip), 3, -1) @ around)[..., 0].astype(np.float64)
             here = slice(strip.first, strip.last)
-            pull[:, :2] += (problem.anchor[here] - state.xy[here]) * problem.anchor_precision
+            pull[:, :2] += (problem.anchor[here] - state.xy[here]) * problem.anchor_precision[here, None]
             pulls.append(pull.ravel() - solved @ flat_rows[2 * strip.top : 2 * strip.bottom])
         # Shape and background, then columns, then rows.
         halfway = self.chain.forward([pull[:, None] for pull in pulls])
@@ -397,10 +474,10 @@ class Equations:
         columns_step = self.chain.backward(
             [pull[:, 0] - part @ border for pull, part in zip(halfway, self.found, strict=True)]
         )
-        left = flat_rows - self.border.T @ border
+        flat_rows = flat_rows - self.border.T @ border
         for strip, reach, change in zip(problem.strips, self.reaches, columns_step, strict=True):
-            left[2 * strip.top : 2 * strip.bottom] -= reach.T @ change
-        rows = np.einsum("ixy,iy->ix", self.inverse, left.reshape(-1, 2))[half:-half]
+            flat_rows[2 * strip.top : 2 * strip.bottom] -= reach.T @ change
+        rows = np.einsum("ixy,iy->ix", self.inverse, flat_rows.reshape(-1, 2))[half:-half]
         return Step(np.concatenate(columns_step).reshape(-1, 3), border, rows)
 
     def covariance(self) -> Covariance:
@@ -435,12 +512,19 @@ class Equations:
         return Covariance(np.concatenate(of_columns), outer[:4, :4], np.concatenate(mixed), rows)
 
 
-def _border(problem: Problem, model: Model, weight: Array, weighted_beam: Single) -> tuple[Array, Array]:
+def _precision(sigma: Array) -> Array:
+    """(2,) inverse variances of the displacements' prior; 0 for those that stay where they are."""
+    live = sigma > 0.0
+    precision: Array = np.where(live, 1.0 / np.where(live, sigma, 1.0) ** 2, 0.0)
+    return precision
+
+
+def _border(problem: Problem, model: Model, weight: Single, weighted_beam: Single) -> tuple[Array, Array]:
     """Shape and background: their own normal equations, and their coupling to the rows of the framed image."""
-    by, bx, half = problem.by, problem.bx, problem.half
+    by, bx, half = problem.by, problem.bx_points, problem.half
     rows, ny, nx = len(weight), by.shape[1], bx.shape[1]
     single = bx.astype(np.float32)
-    weighted = model.forms * weight.astype(np.float32)
+    weighted = model.forms * weight
     corner = np.zeros((4 + ny * nx, 4 + ny * nx))
     corner[:4, :4] = np.einsum("aij,bij->abi", weighted, model.forms).sum(axis=-1, dtype=np.float64)
     corner[:4, 4:] = (by.T @ (weighted @ single).astype(np.float64)).reshape(4, -1)
@@ -460,11 +544,11 @@ def _border(problem: Problem, model: Model, weight: Array, weighted_beam: Single
 
 def _pairs(problem: Problem, model: Model, number: int, weighed: Single, block: Array) -> Array:
     """Add pairs within a strip to its (M, 3, M, 3) block, and give those with the next strip."""
-    n, strip = problem.n, problem.strips[number]
+    n, nx, strip = problem.n, problem.nx, problem.strips[number]
     following = len(problem.strips[number + 1]) if number + 1 < len(problem.strips) else 0
     across = np.zeros((len(strip), 3, following, 3))
     for other, k, m, (dx, dy) in strip.pairs:
-        i0, i1, j0, j1 = max(0, -dy), n - max(0, dy), max(0, -dx), n - max(0, dx)
+        i0, i1, j0, j1 = max(0, -dy), n - max(0, dy), max(0, -dx), nx - max(0, dx)
         left = weighed[k, :, i0:i1, j0:j1].reshape(len(k), 3, -1)
         right = model.columns[other][m, :, i0 + dy : i1 + dy, j0 + dx : j1 + dx].reshape(len(k), 3, -1)
         both = left @ right.transpose(0, 2, 1)

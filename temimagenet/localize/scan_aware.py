@@ -16,11 +16,13 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import KDTree
+from scipy.special import erfc
 
 from temimagenet.device import single_threaded
 from temimagenet.errors import LocalizeError
 from temimagenet.localize.detect import detect_columns
 from temimagenet.localize.joint import (
+    REACH,
     TAIL,
     TAIL_SHARE,
     Covariance,
@@ -38,15 +40,25 @@ __all__ = ["ScanAware", "ScanFit", "fit_scan_aware"]
 _BEYOND = 4.0
 """Standard errors beyond which a pixel's surroundings are something that the model does not know."""
 
-_INDIFFERENT = 0.05
-"""Differences of the log posterior that do not matter."""
+_INDIFFERENT = 0.005
+"""Differences of the log posterior for each column that do not matter: a tenth of a standard error."""
 
 _ROUNDS = 40
 _FIRST_REACH = 2.5
-_NO_DAMPING = 1e-5
-"""Damping that leaves covariances as they are."""
 
-_STEP = 0.05
+_NEAR = 0.5
+"""Steps below this share of the spot's width are told from those of a fit that goes astray."""
+
+_CLOSE = 0.35
+"""Steps below this share of the spot's width leave the equations as they are."""
+
+_DAMPING = 1e-3
+"""Share by which the diagonal is raised, so that columns of which little is on the image do not leap."""
+
+_ANCHOR_BEYOND = 1.0
+"""The same as `ANCHOR` for columns that were found beyond the edge."""
+
+_STEP = 0.1
 """Steps below this share of a standard error end the fit."""
 
 _BINS = 64
@@ -136,77 +148,89 @@ def fit_scan_aware(
 
 def _fit(values: Array, start: Array, width: float, pixel_size_A: float, pool: Executor | None) -> ScanFit:
     """The fit, once everything was checked."""
-    # Windows that cut the spots' tails off do to begin with.
+    # Windows that cut the spots' tails off do to begin with, until columns beyond the edge have found their places.
     problem = Problem(values, start, width, _FIRST_REACH, pool)
     state = _first_state(problem, start, width)
     sigma = np.full(2, 0.25 * width)
     model = problem.look(state)
     trust = np.ones_like(values)
     equations: Equations | None = None
-    covariance: Covariance | None = None
-    whole = False
+    error: Array | None = None
+    whole = crowded = False
     last = np.full(len(start), np.inf)
-    damping, change, moved, enough, rounds = 1e-3, 1.0, np.inf, 0.0, 0
-    while rounds < _ROUNDS and (moved > enough or change > 0.01):
+    damping, change, rounds = _DAMPING, 1.0, 0
+    while rounds < _ROUNDS:
         rounds += 1
-        if change > 0.01 or moved > 0.1 * width:
-            equations = None
+        if equations is None or change > 0.01:
             noise = _noise(values, model.image, trust)
-            if whole:
+            if crowded:
                 trust = _trust(values - model.image, model.image, noise, width)
-        weight = trust / _variance(model.image, noise)
+            weight = trust / _variance(model.image, noise)
         cost = _cost(problem, model, state, weight, sigma)
         step = None
         while step is None and damping < 1e6:
             try:
                 if equations is None:
-                    equations, covariance = Equations(problem, model, state, weight, sigma, damping), None
-                step = equations.step(model, state, weight)
-                trial = _moved(state, step)
+                    equations = Equations(problem, model, state, weight, sigma, damping)
+                step = equations.step(model, state, weight, sigma)
+                trial = _moved(problem, state, step)
                 new = problem.look(trial)
-                if not _cost(problem, new, trial, weight, sigma) <= cost + _INDIFFERENT:
+                if not _cost(problem, new, trial, weight, sigma) <= cost + _INDIFFERENT * len(start):
                     step, equations = None, None
             except NotDefinite:
                 pass
-            damping = 0.1 * damping if step else max(100.0 * damping, 1e-3)
+            damping = _DAMPING if step else 30.0 * damping
         if step is None or equations is None:
             break
-        before = moved
         state, model, last = trial, new, np.abs(step.columns[:, :2]).max(axis=1)
         # One column in a hundred may wander without keeping the others from their end.
-        moved = float(np.quantile(last, 0.99, method="lower"))
+        told = problem.order < len(start)
+        moved = float(np.quantile(last[told], 0.99, method="lower"))
         fitted = float((state.shape[0] * state.shape[2] - state.shape[1] ** 2) ** -0.25)
         odd = not 0.87 < fitted / width < 1.15 and 0.3 <= fitted < 0.5 * min(values.shape)
-        if rounds > 1 and moved < 0.5 * fitted and (odd or not whole):
+        if moved < _NEAR * fitted and (odd or not whole):
             # Windows fit the spots that were found, not those that were expected.
             width = fitted if odd else width
-            problem, state = _rebuilt(problem, state, width, np.zeros((0, 2)))
-            model, equations = problem.look(state), None
-            if not whole:
+            beyond = np.zeros((0, 2))
+            if not crowded:
                 # Now that these are taken off, others show that lie half over the edge.
                 beyond = _beyond(values - model.image, model.image, noise, width, state)
-                if len(beyond):
-                    problem, state = _rebuilt(problem, state, width, beyond)
-                    model = problem.look(state)
-            whole = True
-        elif whole and before < width and change > 0.01:
-            covariance = equations.covariance()
-            enough = _STEP * float(np.sqrt(np.median(covariance.columns.diagonal(axis1=1, axis2=2)[:, :2])))
-            sigma, change = _prior(state.shift, covariance.rows, sigma)
+            whole, crowded = crowded, True
+            problem, state = _rebuilt(problem, state, width, REACH if whole else _FIRST_REACH, beyond)
+            model, equations, error = problem.look(state), None, None
+        elif not whole or moved > _CLOSE * width:
+            equations, error = None, None
+        else:
+            if error is None:
+                rough = equations.covariance()
+                known = np.maximum(1.0 / rough.rows - equations.precision, 0.0)
+                error = np.sqrt(rough.columns.diagonal(axis1=1, axis2=2)[:, :2].max(axis=1))
+            sigma, change = _prior(state.shift, known, sigma)
             if (state.shift[:, sigma == 0.0] != 0.0).any():
                 state = replace(state, shift=state.shift * (sigma > 0.0))
-                model, equations, covariance = problem.look(state), None, None
-    if covariance is None or equations is None or equations.damping > _NO_DAMPING:
-        weight = trust / _variance(model.image, _noise(values, model.image, trust))
-        covariance = _final(problem, model, state, weight, sigma)
+                model, equations, error = problem.look(state), None, None
+            elif change <= 0.01 and np.quantile((last / error)[told], 0.99, method="lower") <= _STEP:
+                break
+            elif change > 0.2:
+                equations, error = None, None
+    # Once more from here, for the last weights and the covariance.
+    noise = _noise(values, model.image, trust)
+    trust = _trust(values - model.image, model.image, noise, width)
+    weight = trust / _variance(model.image, noise)
+    equations, covariance = _final(problem, model, state, weight, sigma)
+    trial = _moved(problem, state, equations.step(model, state, weight, sigma))
+    new = problem.look(trial)
+    if _cost(problem, new, trial, weight, sigma) <= _cost(problem, model, state, weight, sigma):
+        state, model = trial, new
     return _result(problem, state, model, covariance, noise, sigma, pixel_size_A, start, width, last, rounds)
 
 
-def _final(problem: Problem, model: Model, state: State, weight: Array, sigma: Array) -> Covariance:
-    """The posterior's covariance, with as little damping as columns on top of each other need."""
+def _final(problem: Problem, model: Model, state: State, weight: Array, sigma: Array) -> tuple[Equations, Covariance]:
+    """The equations and the posterior's covariance, with as little damping as columns on top of each other need."""
     for damping in (0.0, 1e-6, 1e-3):
         try:
-            return Equations(problem, model, state, weight, sigma, damping).covariance()
+            equations = Equations(problem, model, state, weight, sigma, damping)
+            return equations, equations.covariance()
         except NotDefinite:
             continue
     raise LocalizeError("the columns cannot be told apart: several starts lie on one another")
@@ -217,9 +241,9 @@ def _first_state(problem: Problem, start: Array, width: float) -> State:
     values = problem.values
     level = float(np.quantile(values, 0.1))
     xy = start[problem.order].copy()
-    middle = problem.middle
     rows, cols = values.shape
-    height = values[middle[:, 1].clip(0, rows - 1), middle[:, 0].clip(0, cols - 1)] - level
+    column, row = np.rint(xy).astype(np.int64).T
+    height = values[row.clip(0, rows - 1), column.clip(0, cols - 1)] - level
     height = np.maximum(height, 0.1 * max(float(np.median(height)), 1e-6 * float(np.ptp(values))))
     shape = np.array([width**-2, 0.0, width**-2, TAIL_SHARE[0]])
     # B-splines sum to one.
@@ -228,13 +252,22 @@ def _first_state(problem: Problem, start: Array, width: float) -> State:
 
 
 def _beyond(residual: Array, model: Array, noise: tuple[float, float], width: float, state: State) -> Array:
-    """(G, 2) places on the edge where columns just outside reach in, far from those that are known."""
+    """(G, 2) columns just outside that reach in, far from those that are known and from the corners."""
     around = _surroundings(residual, model, noise, width)
     peak = (around == maximum_filter(around, size=2 * int(np.ceil(width)) + 1)) & (around > 1.5 * _BEYOND)
     rows, columns = np.nonzero(peak)
     places = np.stack([columns, rows], axis=1).astype(np.float64)
-    apart = KDTree(state.xy).query(places)[0] > 2.0 * width
-    return places[_at_edge(places, residual.shape, width) & apart]
+    end = np.array(residual.shape[::-1]) - 1.0
+    low, high = places < width, places > end - width
+    good = ((low | high).sum(axis=1) == 1) & (KDTree(state.xy).query(places)[0] > 2.0 * width)
+    # If as high as the others: what shows on the edge, blurred by its own width, of those so far out.
+    far = np.linspace(0.0, 2.5, 26)
+    seen = 0.5 * np.exp(-0.25 * far**2) * erfc(0.5 * far)
+    blurred = around * np.sqrt(_variance(model, noise)) / (2.0 * np.sqrt(np.pi) * width)
+    share = blurred[rows, columns] / max(float(np.median(state.height)), 1e-300)
+    far = width * np.interp(-share, -seen, far)[:, None]
+    outside: Array = np.where(low, -far, np.where(high, end + far, places))[good]
+    return outside
 
 
 def _at_edge(xy: Array, shape: tuple[int, ...], width: float) -> NDArray[np.bool_]:
@@ -244,32 +277,28 @@ def _at_edge(xy: Array, shape: tuple[int, ...], width: float) -> NDArray[np.bool
     return cut
 
 
-def _rebuilt(problem: Problem, state: State, width: float, more: Array) -> tuple[Problem, State]:
+def _rebuilt(problem: Problem, state: State, width: float, reach: float, more: Array) -> tuple[Problem, State]:
     """The same unknowns, and more columns, with windows of another width set around the present positions.
 
     The additional columns come last in the problem's `order` of starts.
     """
-    values = problem.values
-    rows, cols = values.shape
-    inside = np.concatenate([np.clip(state.xy, 0.0, np.array([cols, rows]) - 1.0), more])
-    new = Problem(values, inside, width, pool=problem.pool)
-    middle = more.astype(np.int64)
-    height = np.maximum(values[middle[:, 1], middle[:, 0]] - float(np.quantile(values, 0.1)), 0.0)
-    moved = replace(
-        state,
-        xy=np.concatenate([state.xy, more])[new.order],
-        height=np.concatenate([state.height, height])[new.order],
-    )
+    xy = np.concatenate([state.xy, more])
+    height = np.concatenate([state.height, np.full(len(more), np.median(state.height))])
+    new = Problem(problem.values, xy, width, reach, problem.pool)
+    moved = replace(state, xy=xy[new.order], height=height[new.order])
+    precision = np.full(len(more), (_ANCHOR_BEYOND * width) ** -2)
+    new.anchor_precision = np.concatenate([problem.anchor_precision, precision])[new.order]
     new.anchor = np.concatenate([problem.anchor, more])[new.order]
     new.order = np.concatenate([problem.order, len(problem.order) + np.arange(len(more))])[new.order]
     return new, moved
 
 
-def _moved(state: State, step: Step) -> State:
+def _moved(problem: Problem, state: State, step: Step) -> State:
     """The state after a step, which is shortened so that no spot loses its width and no row or column leaps."""
     width = (state.shape[0] * state.shape[2]) ** -0.25
     leap = np.linalg.norm(step.columns[:, :2], axis=1, keepdims=True)
-    xy = state.xy + step.columns[:, :2] * np.minimum(1.0, width / np.maximum(leap, 1e-300))
+    most = 0.5 * problem.anchor_precision[:, None] ** -0.5
+    columns = step.columns * np.minimum(1.0, most / np.maximum(leap, 1e-300))
     part = min(1.0, width / max(float(np.abs(step.rows).max()), 1e-300))
     shape = state.shape + part * step.border[:4]
     low = 0.25 * state.shape
@@ -277,8 +306,8 @@ def _moved(state: State, step: Step) -> State:
     shape[1] = np.clip(shape[1], *(np.array([-0.9, 0.9]) * np.sqrt(shape[0] * shape[2])))
     shape[3] = np.clip(shape[3], -0.1, 0.4)
     return State(
-        xy,
-        state.height + part * step.columns[:, 2],
+        state.xy + columns[:, :2],
+        state.height + part * columns[:, 2],
         shape,
         state.weights + part * step.border[4:],
         state.shift + part * step.rows,
@@ -337,19 +366,24 @@ def _cost(problem: Problem, model: Model, state: State, weight: Array, sigma: Ar
     live = sigma > 0.0
     prior = (state.shift[:, live] ** 2 / sigma[live] ** 2).sum()
     prior += ((state.shape[3] - TAIL_SHARE[0]) / TAIL_SHARE[1]) ** 2
-    prior += problem.anchor_precision * ((state.xy - problem.anchor) ** 2).sum()
+    prior += (problem.anchor_precision[:, None] * (state.xy - problem.anchor) ** 2).sum()
     return float(0.5 * (weight * (problem.values - model.image) ** 2).sum() + 0.5 * prior)
 
 
-def _prior(shift: Array, variance: Array, sigma: Array) -> tuple[Array, float]:
+def _prior(shift: Array, known: Array, sigma: Array) -> tuple[Array, float]:
     """The prior's widths that make the image most likely, one fixed-point step, and their relative change.
 
     A width of 0 says that there are no displacements.
+
+    Args:
+        shift: (rows, 2) displacements.
+        known: (rows, 2) what the image alone knows of them, as inverse variances.
+        sigma: (2,) the widths so far.
     """
     new = sigma.copy()
     for axis in np.flatnonzero(sigma > 0.0):
         # gamma rows are measured rather than assumed.
-        gamma = len(shift) - float(variance[:, axis].sum()) / sigma[axis] ** 2
+        gamma = float((known[:, axis] / (known[:, axis] + sigma[axis] ** -2)).sum())
         ratio = np.sqrt((shift[:, axis] ** 2).sum() / max(gamma, 1e-3 * len(shift))) / sigma[axis]
         # The fewer they are, the shorter the plain steps.
         new[axis] *= np.clip(ratio if gamma > 0.5 * len(shift) else ratio**2, 0.2, 3.0)

@@ -82,7 +82,7 @@ def test_the_sparse_equations_are_those_of_dense_algebra():
     pull[k + 3] += prior[k + 3] * (TAIL_SHARE[0] - state.shape[3])
     covariance = np.linalg.inv(jacobian.T @ (weight.ravel()[:, None] * jacobian) + np.diag(prior))
     equations = Equations(problem, model, state, weight, sigma)
-    step, spread = equations.step(model, state, weight), equations.covariance()
+    step, spread = equations.step(model, state, weight, sigma), equations.covariance()
     found = np.concatenate([step.columns.ravel(), step.border, step.rows.ravel()])
     expected = covariance @ pull
     assert np.abs(found - expected).max() < 3e-3 * np.abs(expected).max()
