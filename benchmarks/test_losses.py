@@ -54,9 +54,7 @@ def _counts(weights: Path) -> np.ndarray:
 def test_losses(tmp_path: Path) -> None:
     """Each loss, each seed, the same examples in the same order."""
     print(f"\n\nU-Net of width 16 and depth 3, {STEPS} steps of 4 examples; {IMAGES} images, seeds {SEEDS}\n")
-    print(
-        f"{'loss':8}{'right':>16}{'false':>16}{'missed':>16}   an image, +- standard error"
-    )
+    print(f"{'loss':8}{'right':>16}{'false':>16}{'missed':>16}   an image, +- standard error")
     for loss in get_args(MapLoss):
         counts = []
         for seed in SEEDS:

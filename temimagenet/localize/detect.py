@@ -16,7 +16,7 @@ from temimagenet.errors import LocalizeError
 from temimagenet.imaging.detector import without_spikes
 from temimagenet.localize.protocol import check_image
 
-__all__ = ["Detected", "detect_columns"]
+__all__ = ["Detected", "detect_columns", "spot_width_px"]
 
 Array = NDArray[np.float32]
 
@@ -103,20 +103,39 @@ def detect_columns(
     Raises:
         LocalizeError: the image or a setting cannot be used.
     """
-    values = check_image(image, pixel_size_A)
-    if not 0.0 < width_A[0] <= width_A[1] < np.inf:
-        raise LocalizeError(f"widths {width_A} A: expected a positive least and a largest standard deviation")
     if not 0.0 < false_share < 1.0:
         raise LocalizeError(f"share of false columns {false_share}: expected between 0 and 1")
-    values = without_spikes(values)
-    picture = ((values - values.mean()) / values.std()).astype(np.float32)
-    trials = _trial_widths(np.array(width_A) / pixel_size_A, min(picture.shape))
-    width = _width(_liveliest(picture), trials, false_share)
+    picture, deviation = _picture(image, pixel_size_A)
+    width = _spot_width(picture, pixel_size_A, width_A, false_share)
     if width is None:
         return Detected(np.empty((0, 2)), float("nan"), np.empty(0), np.empty(0))
     bins = max(1, int(width // _FOUND_PX))
     xy, height, significance = _find(_binned(picture, bins), width / bins, false_share)
-    return Detected(xy * bins + (bins - 1) / 2.0, width, height * float(values.std()), significance)
+    return Detected(xy * bins + (bins - 1) / 2.0, width, height * deviation, significance)
+
+
+def spot_width_px(image: ArrayLike, pixel_size_A: float, width_A: tuple[float, float] = (0.16, 1.7)) -> float:
+    """Standard deviation of an image's typical spot in pixels, as `detect_columns` finds it; nan where nothing shows.
+
+    Raises:
+        LocalizeError: the image or the bounds cannot be used.
+    """
+    return _spot_width(_picture(image, pixel_size_A)[0], pixel_size_A, width_A, 0.1) or float("nan")
+
+
+def _picture(image: ArrayLike, pixel_size_A: float) -> tuple[Array, float]:
+    """An image without hot pixels, of mean 0 and standard deviation 1; and what it was divided by."""
+    values = without_spikes(check_image(image, pixel_size_A))
+    deviation = float(values.std())
+    return ((values - values.mean()) / deviation).astype(np.float32), deviation
+
+
+def _spot_width(picture: Array, pixel_size_A: float, width_A: tuple[float, float], false_share: float) -> float | None:
+    """Width of the typical spot in pixels, None where nothing stands out."""
+    if not 0.0 < width_A[0] <= width_A[1] < np.inf:
+        raise LocalizeError(f"widths {width_A} A: expected a positive least and a largest standard deviation")
+    trials = _trial_widths(np.array(width_A) / pixel_size_A, min(picture.shape))
+    return _width(_liveliest(picture), trials, false_share)
 
 
 def _trial_widths(bounds_px: NDArray[np.float64], edge: int) -> NDArray[np.float64]:

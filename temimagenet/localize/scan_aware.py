@@ -20,7 +20,7 @@ from scipy.special import erfc
 
 from temimagenet.device import single_threaded
 from temimagenet.errors import LocalizeError
-from temimagenet.localize.detect import detect_columns
+from temimagenet.localize.detect import detect_columns, spot_width_px
 from temimagenet.localize.joint import (
     REACH,
     TAIL,
@@ -33,7 +33,7 @@ from temimagenet.localize.joint import (
     State,
     Step,
 )
-from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts, doubts
+from temimagenet.localize.protocol import Flag, FoundColumns, Localizer, check_image, check_starts, doubts
 
 __all__ = ["ScanAware", "ScanFit", "fit_scan_aware"]
 
@@ -94,12 +94,18 @@ class ScanFit:
 
 @dataclass(frozen=True)
 class ScanAware:
-    """Localizer: `detect_columns`, then `fit_scan_aware` from there."""
+    """Localizer: columns are found, then fitted by `fit_scan_aware`.
+
+    Attributes:
+        start: what finds them, such as `NetworkColumns()`; `detect_columns` where None.
+    """
+
+    start: Localizer | None = None
 
     @property
     def name(self) -> str:
         """Short name for tables."""
-        return "scan-aware fit"
+        return "scan-aware fit" if self.start is None else f"scan-aware fit, started by {self.start.name}"
 
     def __call__(self, image: ArrayLike, pixel_size_A: float) -> FoundColumns:
         """Find and fit the columns of one image.
@@ -107,10 +113,15 @@ class ScanAware:
         Raises:
             LocalizeError: the image cannot be used.
         """
-        found = detect_columns(image, pixel_size_A)
-        if not len(found):
+        if self.start is None:
+            detected = detect_columns(image, pixel_size_A)
+            xy_px, width_px = detected.xy_px, detected.width_px
+        else:
+            xy_px = self.start(check_image(image, pixel_size_A), pixel_size_A).xy_px
+            width_px = spot_width_px(image, pixel_size_A)
+        if not len(xy_px) or not np.isfinite(width_px):
             return FoundColumns.none(pixel_size_A)
-        return fit_scan_aware(image, pixel_size_A, found.xy_px, found.width_px).columns
+        return fit_scan_aware(image, pixel_size_A, xy_px, width_px).columns
 
 
 def fit_scan_aware(

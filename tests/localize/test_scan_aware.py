@@ -9,10 +9,11 @@ from temimagenet.errors import LocalizeError
 from temimagenet.imaging.background import Background
 from temimagenet.imaging.optics import CONDITIONS
 from temimagenet.imaging.scan import ScanNoise
-from temimagenet.localize import Flag, fit_gaussians
+from temimagenet.localize import Flag, FoundColumns, ScanAware, fit_gaussians
 from temimagenet.localize.joint import TAIL_SHARE, Equations, Problem, State
 from temimagenet.localize.scan_aware import _first_state, fit_scan_aware
-from temimagenet.precision import ImageModel, gaussian_profile, hybrid_bound
+from temimagenet.metrics import match
+from temimagenet.precision import ImageModel, case_images, gaussian_profile, hybrid_bound
 from temimagenet.recipe import load_recipe, sample_spec
 from temimagenet.render import render
 
@@ -245,3 +246,22 @@ def test_one_start_at_the_edge_gives_one_flagged_column(place):
     found = fit_scan_aware(image, 0.1, np.array([place]), WIDTH).columns
     assert len(found) == 1
     assert found.flags[0] & Flag.CUT
+
+
+def test_any_localizer_can_start_the_fit():
+    truth = next(case_images("pt110-scan-0.10A", [0], bounds=False))
+
+    class Near:
+        name = "near"
+
+        def __call__(self, image, pixel_size_A):
+            xy = truth.xy_px[((truth.xy_px > 0.0) & (truth.xy_px < 250.0)).all(axis=1)] + 1.0
+            none = np.full(len(xy), np.nan)
+            return FoundColumns(xy, np.stack([none] * 2, 1), none, none, none, np.zeros(len(xy), int), pixel_size_A)
+
+    own, started = (ScanAware(start)(truth.image, truth.pixel_size_A) for start in (None, Near()))
+    assert ScanAware(Near()).name == "scan-aware fit, started by near"
+    near = match(started.xy_px[started.sound], own.xy_px[own.sound], truth.pixel_size_A)
+    assert len(near[0]) == own.sound.sum()
+    apart = started.xy_px[started.sound][near[1]] - own.xy_px[own.sound][near[0]]
+    assert np.abs(apart).max() < 0.1
