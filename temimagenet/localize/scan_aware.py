@@ -20,6 +20,7 @@ from scipy.special import erfc
 
 from temimagenet.device import single_threaded
 from temimagenet.errors import LocalizeError
+from temimagenet.imaging.detector import without_spikes
 from temimagenet.localize.detect import detect_columns, spot_width_px
 from temimagenet.localize.joint import (
     REACH,
@@ -147,7 +148,8 @@ def fit_scan_aware(
     Raises:
         LocalizeError: the image or a start cannot be used, or there is no start.
     """
-    values = check_image(image, pixel_size_A)
+    # A hot pixel would set the noise that the first round is weighted by.
+    values = without_spikes(check_image(image, pixel_size_A))
     start = check_starts(values, start_px, width_px)
     if len(start) == 0:
         raise LocalizeError("no columns to start from")

@@ -265,3 +265,15 @@ def test_any_localizer_can_start_the_fit():
     assert len(near[0]) == own.sound.sum()
     apart = started.xy_px[started.sound][near[1]] - own.xy_px[own.sound][near[0]]
     assert np.abs(apart).max() < 0.1
+
+
+def test_a_hot_pixel_spoils_no_column_but_its_own():
+    truth = next(case_images("pt110-scan-0.10A", [1], bounds=False))
+    hot = truth.image.copy()
+    hot[100, 40] = 1e5
+    clean, spoilt = (ScanAware()(image, truth.pixel_size_A) for image in (truth.image, hot))
+    assert spoilt.sound.sum() >= clean.sound.sum() - 1
+    one, other = match(spoilt.xy_px[spoilt.sound], clean.xy_px[clean.sound], truth.pixel_size_A)
+    apart = spoilt.xy_px[spoilt.sound][other] - clean.xy_px[clean.sound][one]
+    far = np.linalg.norm(clean.xy_px[clean.sound][one] - [40, 100], axis=1) > 20.0
+    assert np.sqrt((apart[far] ** 2).mean()) < 0.25 * np.median(clean.sigma_px)
