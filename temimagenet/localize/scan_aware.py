@@ -395,13 +395,15 @@ def _prior(shift: Array, known: Array, sigma: Array) -> tuple[Array, float]:
     """
     new = sigma.copy()
     for axis in np.flatnonzero(sigma > 0.0):
+        # Rows that no column crosses tell nothing of the width.
+        told = float((known[:, axis] > 1e-3 * known[:, axis].max()).sum())
         # gamma rows are measured rather than assumed.
         gamma = float((known[:, axis] / (known[:, axis] + sigma[axis] ** -2)).sum())
-        ratio = np.sqrt((shift[:, axis] ** 2).sum() / max(gamma, 1e-3 * len(shift))) / sigma[axis]
+        ratio = np.sqrt((shift[:, axis] ** 2).sum() / max(gamma, 1e-3 * told)) / sigma[axis]
         # The fewer they are, the shorter the plain steps.
-        new[axis] *= np.clip(ratio if gamma > 0.5 * len(shift) else ratio**2, 0.2, 3.0)
+        new[axis] *= np.clip(ratio if gamma > 0.5 * told else ratio**2, 0.2, 3.0)
         # As the width goes to zero the steps become a geometric series: no displacement explains the image better.
-        if gamma < 0.05 * len(shift) and new[axis] < sigma[axis]:
+        if gamma < 0.05 * told and new[axis] < sigma[axis]:
             new[axis] = 0.0
     live = new > 0.0
     return new, float(np.abs(new[live] / sigma[live] - 1.0).max(initial=0.0))

@@ -10,6 +10,7 @@ from temimagenet.imaging.background import Background
 from temimagenet.imaging.optics import CONDITIONS
 from temimagenet.imaging.scan import ScanNoise
 from temimagenet.localize import Flag, FoundColumns, ScanAware, fit_gaussians
+from temimagenet.localize.detect import spot_width_px
 from temimagenet.localize.joint import TAIL_SHARE, Equations, Problem, State
 from temimagenet.localize.scan_aware import _first_state, fit_scan_aware
 from temimagenet.metrics import match
@@ -277,3 +278,15 @@ def test_a_hot_pixel_spoils_no_column_but_its_own():
     apart = spoilt.xy_px[spoilt.sound][other] - clean.xy_px[clean.sound][one]
     far = np.linalg.norm(clean.xy_px[clean.sound][one] - [40, 100], axis=1) > 20.0
     assert np.sqrt((apart[far] ** 2).mean()) < 0.25 * np.median(clean.sigma_px)
+
+
+def test_scan_noise_is_found_where_few_rows_meet_columns():
+    """60 of 256 rows cross columns: the others must not make the displacements look unlikely."""
+    truth = next(case_images("pt110-scan-0.20A", [1], bounds=False))
+    image = truth.image.copy()
+    image[60:] = np.random.default_rng(1).poisson(np.quantile(image, 0.02), image[60:].shape)
+    near = (truth.xy_px > [0, 4]).all(axis=1) & (truth.xy_px < [255, 52]).all(axis=1)
+    fit = fit_scan_aware(image, truth.pixel_size_A, truth.xy_px[near], spot_width_px(image, truth.pixel_size_A))
+    # The standard error of a width from some 50 rows is a tenth; the rows drawn differ likewise from their 0.2 A.
+    np.testing.assert_allclose(np.array(fit.row_sigma_px) * truth.pixel_size_A, 0.2, rtol=0.25)
+    assert fit.rounds < 20
