@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 
 from temimagenet.errors import DeviceError
 
-__all__ = ["check_device", "single_threaded"]
+__all__ = ["check_device", "halves_well", "single_threaded"]
 
 
 def check_device(device: torch.device | str) -> torch.device:
@@ -30,6 +30,14 @@ def check_device(device: torch.device | str) -> torch.device:
         reason = str(error).splitlines()[0].rstrip(".")
         raise DeviceError(f"device {str(device)!r}: {reason}; 'cpu' always works") from error
     return known
+
+
+def halves_well(device: torch.device) -> bool:
+    """Whether bfloat16 is faster on a device than single precision: its processor has instructions for it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    # The one place where torch tells what the processor has; without it, single precision is always right.
+    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
 @cache

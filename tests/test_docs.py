@@ -50,6 +50,15 @@ def test_the_first_steps_find_columns_and_their_limit(page, tmp_path, monkeypatc
     assert "sigma_x_pm" in capsys.readouterr().out
 
 
+def test_the_page_of_networks_draws_and_finds():
+    names: dict[str, Any] = {}
+    for block in blocks("models.md", "python"):
+        exec(compile(block, "models.md", "exec"), names)
+    assert names["clean"].shape == names["image"].shape
+    assert names["clean"].std() < 0.5 * names["image"].std()
+    assert len(names["columns"]) == len(names["paper"]) == 0
+
+
 def test_the_recipe_of_the_recipes_page_is_valid(tmp_path):
     from ase.build import bulk
 

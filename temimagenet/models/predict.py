@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from temimagenet.device import check_device
+from temimagenet.device import check_device, halves_well
 from temimagenet.errors import ModelError
 from temimagenet.imaging.detector import check_image
 from temimagenet.models.columns import CELL, offered_columns, read_columns
@@ -156,13 +156,6 @@ def _columns(raw: NDArray[np.float32], grid: Grid, scale: Levels, pixel_size_A: 
     )  # fmt: skip
 
 
-def _half_precision(device: torch.device) -> bool:
-    """Whether bfloat16 is faster here than single precision."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
-
-
 def _run(
     network: AtomNet | UNet, seen: NDArray[np.float32], wanted: Sequence[str], tile_px: int, device: torch.device
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32] | None]:
@@ -203,7 +196,7 @@ def _run(
 def _answer(network: AtomNet | UNet, tile: NDArray[np.float32], device: torch.device) -> dict[str, Tensor]:
     """What the network says of one tile."""
     image = torch.from_numpy(np.ascontiguousarray(tile))[None, None].to(device, memory_format=torch.channels_last)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=_half_precision(device)):
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=halves_well(device)):
         answer: dict[str, Tensor] = network(image)
     return answer
 

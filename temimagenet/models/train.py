@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from temimagenet import __version__
 from temimagenet.datasets import TEMImageNet
-from temimagenet.device import check_device
+from temimagenet.device import check_device, halves_well
 from temimagenet.errors import ModelError
 from temimagenet.metrics import match
 from temimagenet.models.columns import CELL, offered_columns, read_columns
@@ -85,7 +85,7 @@ class TrainSettings:
         round_steps: steps between validations and checkpoints.
         learning_rate: at its highest; it rises over the first twentieth, then falls to 0 as a cosine.
         weight_decay: of AdamW.
-        precision: as Lightning spells it.
+        precision: as Lightning spells it; "bf16-mixed" is single precision on processors that it would slow down.
         workers: processes that render or read; 0 for the training process itself.
         render_device: where examples on the fly are rendered.
         seed: of weights, crops and the recipe.
@@ -444,8 +444,10 @@ def train(
     training = Training(settings)
     training.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     folder.mkdir(parents=True, exist_ok=True)
+    on_gpu = device in ("gpu", "cuda") or (device == "auto" and torch.cuda.is_available())
+    slow = settings.precision == "bf16-mixed" and not halves_well(torch.device("cuda" if on_gpu else "cpu"))
     trainer = lightning.Trainer(
-        accelerator=device, devices=devices, num_nodes=nodes, precision=settings.precision,  # type: ignore[arg-type]
+        accelerator=device, devices=devices, num_nodes=nodes, precision="32-true" if slow else settings.precision,  # type: ignore[arg-type]
         max_epochs=min(training.rounds, most_rounds) if most_rounds else training.rounds,
         reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0, log_every_n_steps=min(10, settings.round_steps),
         logger=[CSVLogger(folder, name="logs"), TensorBoardLogger(folder, name="logs")],
