@@ -93,13 +93,16 @@ class ColumnRCNN(nn.Module):
         pyramid = BackboneWithFPN(layers, names, [channels for _, channels in _LEVELS.values()], width)
         pooling = MultiScaleRoIAlign(["0"], output_size=7, sampling_ratio=2)
         self.detector = FasterRCNN(
-            pyramid, image_mean=[0.0] * 3, image_std=[1.0] * 3, _skip_resize=True,
+            pyramid, image_mean=[0.0] * 3, image_std=[1.0] * 3,
             rpn_anchor_generator=AnchorGenerator(_ANCHORS, ((1.0,),) * len(_ANCHORS)), rpn_fg_iou_thresh=0.5,
             rpn_pre_nms_top_n_train=1000, rpn_post_nms_top_n_train=1000,
             rpn_pre_nms_top_n_test=_MOST, rpn_post_nms_top_n_test=_MOST,
             box_roi_pool=pooling, box_head=TwoMLPHead(width * 7 * 7, head), box_predictor=FastRCNNPredictor(head, 2),
             box_batch_size_per_image=256, box_detections_per_img=_MOST, box_nms_thresh=_OVERLAP,
         )  # fmt: skip
+
+        # torchvision would bring every image to a shorter edge of 800 pixels.
+        self.detector.transform.resize = _as_it_is
 
     def begin_with_imagenet(self) -> bool:
         """Fill the backbone with torchvision's weights of ImageNet; it stays random, with a warning, without network.
@@ -179,6 +182,11 @@ class ColumnRCNN(nn.Module):
                 )
             )  # fmt: skip
         return found
+
+
+def _as_it_is(image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+    """An image and its boxes, not resized."""
+    return image, target
 
 
 def _enlarged(image: Float[Tensor, "B 1 rows columns"]) -> Float[Tensor, "B 3 finer_rows finer_columns"]:
