@@ -41,6 +41,9 @@ _OVERLAP = 0.5
 _MOST = 3000
 """Columns and proposals of a tile at most."""
 
+_LEAST_PROPOSED = 0.05
+"""Proposals of a lower score are dropped, so that what is judged later is of the kind that was learnt from."""
+
 _CORE_PX, _MARGIN_PX = 256, 32
 """A tile tells of the columns in its core; it sees a margin around it."""
 
@@ -95,6 +98,7 @@ class ColumnRCNN(nn.Module):
         self.detector = FasterRCNN(
             pyramid, image_mean=[0.0] * 3, image_std=[1.0] * 3,
             rpn_anchor_generator=AnchorGenerator(_ANCHORS, ((1.0,),) * len(_ANCHORS)), rpn_fg_iou_thresh=0.5,
+            rpn_score_thresh=_LEAST_PROPOSED,
             rpn_pre_nms_top_n_train=1000, rpn_post_nms_top_n_train=1000,
             rpn_pre_nms_top_n_test=_MOST, rpn_post_nms_top_n_test=_MOST,
             box_roi_pool=pooling, box_head=TwoMLPHead(width * 7 * 7, head), box_predictor=FastRCNNPredictor(head, 2),

@@ -6,6 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,9 +27,14 @@ from temimagenet.models.examples import ExampleBatch, Examples, Source, batched,
 from temimagenet.models.faster_rcnn import ColumnRCNN
 from temimagenet.models.inputs import choose_grid
 from temimagenet.models.losses import MapLoss, check_map_loss, columns_loss, map_loss
+from temimagenet.models.torchvision_ops import import_torchvision
 from temimagenet.models.unet import FINE_MAPS, PLAIN_MAPS
 from temimagenet.models.zoo import TASKS, build_network, read_weights, write_weights
 from temimagenet.recipe import DRAWN_OPTICS, Recipe, load_recipe, recipe_for_structure
+
+# Lightning imports torchvision where it is installed, and fails on one that was made for another build of PyTorch.
+with suppress(ModelError):
+    import_torchvision()
 
 try:
     import lightning
