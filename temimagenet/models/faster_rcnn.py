@@ -68,7 +68,7 @@ class ColumnRCNN(nn.Module):
 
     The backbone is MobileNet V3 with a feature pyramid from steps of 4 pixels on, since columns are small and many;
     it begins far earlier than in torchvision's own `fasterrcnn_mobilenet_v3_large_fpn`. All boxes are pooled from the
-    finest level. A ResNet-50 costs some ten times as much: days on two cores.
+    finest level. A ResNet-50 takes twenty times the operations (4.1 against 0.2 billion on 224 x 224 pixels).
 
     Args:
         width: channels of the pyramid.
