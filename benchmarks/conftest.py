@@ -9,12 +9,15 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--localizer`, `--precision-images`, `--precision-cases`, `--leaderboard`."""
+    """`--localizer`, `--faster-rcnn`, `--precision-images`, `--precision-cases`, `--leaderboard`."""
     group = parser.getgroup("precision benchmark")
     group.addoption(
         "--localizer", action="append", default=[], metavar="PACKAGE:OBJECT",
         help="run this localizer too, such as my_package.module:Method; may be given again",
     )  # fmt: skip
+    group.addoption(
+        "--faster-rcnn", default="", metavar="FILE", help="run a Faster R-CNN of these weights too (torchvision)"
+    )
     group.addoption(
         "--precision-images", type=int, default=int(os.environ.get("TEMIMAGENET_PRECISION_IMAGES", "2")), metavar="N",
         help="images of each case, 30 for a full run (or TEMIMAGENET_PRECISION_IMAGES)",

@@ -1,8 +1,8 @@
 """Speed and precision of every method side by side: `pytest benchmarks/ -k precision -s` prints the leaderboard.
 
 Methods are this package's own, those of installed packages under the entry-point group `temimagenet.localizers`, those
-given by `--localizer package:object`, and the baselines of `adapters.py` that are installed. Records go to
-`build/leaderboard/`; `python -m builder leaderboard` draws them.
+given by `--localizer package:object`, a Faster R-CNN with the weights given by `--faster-rcnn FILE`, and the baselines
+of `adapters.py` that are installed. Records go to `build/leaderboard/`; `python -m builder leaderboard` draws them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from adapters import BASELINES, installed
 
 from builder.leaderboard import leaderboard_text
 from temimagenet.errors import PrecisionError
-from temimagenet.localize import Localizer
+from temimagenet.localize import FasterRCNN, Localizer
 from temimagenet.precision import CASES, evaluate, load_localizer, read_record, write_record
 from temimagenet.precision.records import installed_localizers
 
 OWN = ("OtsuCentroid", "GaussianFit", "ScanAware")
 
 
-def _methods(addresses: list[str]) -> tuple[dict[str, Localizer], dict[str, str]]:
+def _methods(addresses: list[str], rcnn: str) -> tuple[dict[str, Localizer], dict[str, str]]:
     """Methods by name, and those that are absent with the reason."""
     methods: dict[str, Localizer] = {}
     absent: dict[str, str] = {}
@@ -33,6 +33,11 @@ def _methods(addresses: list[str]) -> tuple[dict[str, Localizer], dict[str, str]
             absent[name] = f"not in this version ({error})"
     for method in [*installed_localizers().values(), *map(load_localizer, addresses)]:
         methods[method.name] = method
+    if rcnn:
+        method = FasterRCNN(rcnn)
+        methods[method.name] = method
+    else:
+        absent["Faster R-CNN"] = "no weights given (--faster-rcnn FILE)"
     for baseline in BASELINES:
         if installed(baseline):
             methods[baseline.name] = baseline
@@ -45,7 +50,7 @@ def test_precision(pytestconfig: pytest.Config) -> None:
     """Every method over every case."""
     images = pytestconfig.getoption("--precision-images")
     cases = [name for name in pytestconfig.getoption("--precision-cases").split(",") if name] or list(CASES)
-    methods, absent = _methods(pytestconfig.getoption("--localizer"))
+    methods, absent = _methods(pytestconfig.getoption("--localizer"), pytestconfig.getoption("--faster-rcnn"))
     records = []
     for name, method in methods.items():
         begin = time.perf_counter()

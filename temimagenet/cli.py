@@ -78,7 +78,9 @@ def atlas(
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, logs, weights, model card.")],
-    preset: Annotated[str, typer.Option(help="fast (two CPU cores, some two hours), paper, or gpu.")] = "fast",
+    preset: Annotated[
+        str, typer.Option(help="fast (two CPU cores, some two hours), paper, gpu, or faster-rcnn.")
+    ] = "fast",
     task: Annotated[
         str,
         typer.Option(help="circularMask, gaussianMask, superresolution, denoise, denoise-background, or all at once."),
@@ -89,9 +91,9 @@ def train(
     recipe: Annotated[str | None, typer.Option(help="Recipe or CIF file to render on the fly.")] = None,
     zone: Annotated[str | None, typer.Option(help="Zone axis of a CIF file.")] = None,
     library: Annotated[str | None, typer.Option(help="Folder of a rendered library.")] = None,
-    network: Annotated[str | None, typer.Option(help="atomnet or unet.")] = None,
+    network: Annotated[str | None, typer.Option(help="atomnet, unet or faster-rcnn.")] = None,
     loss: Annotated[str | None, typer.Option(help="mse, chi10 or chi100.")] = None,
-    start_from: Annotated[str | None, typer.Option(help="Weights to begin with: a file, or atomnet.")] = None,
+    start_from: Annotated[str | None, typer.Option(help="Weights to begin with: a file, atomnet or imagenet.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole run.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the library instead.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,

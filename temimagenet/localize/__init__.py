@@ -1,6 +1,7 @@
 """Localizers: from an image to atomic columns with standard errors, all by one protocol."""
 
 from temimagenet.localize.detect import Detected, detect_columns
+from temimagenet.localize.faster_rcnn import FasterRCNN
 from temimagenet.localize.gaussian import GaussianFit, fit_gaussians
 from temimagenet.localize.network import NetworkColumns, NetworkOtsu
 from temimagenet.localize.otsu import OtsuCentroid, otsu_threshold
@@ -9,6 +10,7 @@ from temimagenet.localize.scan_aware import ScanAware, ScanFit, fit_scan_aware
 
 __all__ = [
     "Detected",
+    "FasterRCNN",
     "Flag",
     "FoundColumns",
     "GaussianFit",

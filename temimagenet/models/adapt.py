@@ -13,9 +13,9 @@ import torch
 from temimagenet.metrics import match, psnr
 from temimagenet.models.columns import CELL, offered_columns, read_columns
 from temimagenet.models.examples import Examples
+from temimagenet.models.predict import load_model
 from temimagenet.models.train import TrainSettings, examples_to_judge_by, train
 from temimagenet.models.unet import AtomNet, UNet
-from temimagenet.models.zoo import load_network
 
 __all__ = ["Adapted", "Judgement", "adapt", "adapt_settings", "judge"]
 
@@ -128,6 +128,6 @@ def adapt(settings: TrainSettings, out: str | Path, *, images: int = 24, resume:
         ModelError, RecipeError, SpecimenError: as `train`.
     """
     examples = examples_to_judge_by(settings, images)
-    before = judge(load_network(settings.start_from)[0], examples)
+    before = judge(load_model(settings.start_from).network, examples)
     weights = train(settings, out, resume=resume, **how)
-    return Adapted(weights, before, judge(load_network(weights)[0], examples))
+    return Adapted(weights, before, judge(load_model(weights).network, examples))

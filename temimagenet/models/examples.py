@@ -78,6 +78,7 @@ class ExampleBatch:
         columns: (N, 3) x, y in cells and signal of all columns inside the images.
         owner: (N,) which image of the batch each is of.
         pixel_size_A: (B,) pixel sizes.
+        radius_px: (B,) mask radii r of their columns, in pixels.
     """
 
     image: Float[Tensor, "B 1 rows columns"]
@@ -85,12 +86,14 @@ class ExampleBatch:
     columns: Float[Tensor, "N 3"]
     owner: Int[Tensor, "N"]
     pixel_size_A: Float[Tensor, "B"]
+    radius_px: Float[Tensor, "B"]
 
     def to(self, device: torch.device | str, **how: Any) -> ExampleBatch:
         """The batch with all tensors on a device."""
         return ExampleBatch(
             self.image.to(device, **how), {name: value.to(device, **how) for name, value in self.maps.items()},
             self.columns.to(device, **how), self.owner.to(device, **how), self.pixel_size_A.to(device, **how),
+            self.radius_px.to(device, **how),
         )  # fmt: skip
 
 
@@ -194,6 +197,7 @@ def _example(
     return ExampleBatch(
         seen, drawn, torch.from_numpy(truth), torch.zeros(len(truth), dtype=torch.long),
         torch.tensor([sample.pixel_size_A], dtype=torch.float32),
+        torch.tensor([sample.radius_A / sample.pixel_size_A], dtype=torch.float32),
     )  # fmt: skip
 
 
@@ -205,4 +209,5 @@ def batched(examples: Sequence[ExampleBatch]) -> ExampleBatch:
         torch.cat([example.columns for example in examples]),
         torch.cat([example.owner + number for number, example in enumerate(examples)]),
         torch.cat([example.pixel_size_A for example in examples]),
+        torch.cat([example.radius_px for example in examples]),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from temimagenet.device import check_device, halves_well
 from temimagenet.errors import ModelError
 from temimagenet.imaging.detector import check_image
 from temimagenet.models.columns import CELL, offered_columns, read_columns
+from temimagenet.models.faster_rcnn import ColumnRCNN
 from temimagenet.models.inputs import Grid, Levels, choose_grid, normalise, to_image_unit
 from temimagenet.models.unet import FINE_MAPS, AtomNet, UNet
 from temimagenet.models.zoo import TASKS, load_network
@@ -137,9 +138,11 @@ def load_model(name: str | Path = "all") -> Model:
         ModelError: there is none of that name, or the file is damaged.
     """
     if name == "all" or name in TASKS:
-        network, facts = load_network("atomnet")
-        return Model(network, network.maps if name == "all" else (TASKS[str(name)],), facts)
+        model = load_model("atomnet")
+        return model if name == "all" else replace(model, maps=(TASKS[str(name)],))
     network, facts = load_network(name)
+    if isinstance(network, ColumnRCNN):
+        raise ModelError(f"{name}: a Faster R-CNN draws no maps; temimagenet.localize.FasterRCNN finds columns by it")
     return Model(network, network.maps, facts)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -22,11 +24,17 @@ from temimagenet.errors import ModelError
 from temimagenet.metrics import match
 from temimagenet.models.columns import CELL, offered_columns, read_columns
 from temimagenet.models.examples import ExampleBatch, Examples, Source, batched, from_library, on_the_fly
+from temimagenet.models.faster_rcnn import ColumnRCNN
 from temimagenet.models.inputs import choose_grid
 from temimagenet.models.losses import MapLoss, check_map_loss, columns_loss, map_loss
+from temimagenet.models.torchvision_ops import import_torchvision
 from temimagenet.models.unet import FINE_MAPS, PLAIN_MAPS
 from temimagenet.models.zoo import TASKS, build_network, read_weights, write_weights
 from temimagenet.recipe import DRAWN_OPTICS, Recipe, load_recipe, recipe_for_structure
+
+# Lightning imports torchvision where it is installed, and fails on one that was made for another build of PyTorch.
+with suppress(ModelError):
+    import_torchvision()
 
 try:
     import lightning
@@ -66,8 +74,8 @@ class TrainSettings:
     """Everything that decides a run.
 
     Attributes:
-        network: "atomnet" or "unet".
-        maps: what it draws.
+        network: "atomnet", "unet" or "faster-rcnn".
+        maps: what it draws; nothing of a Faster R-CNN.
         width, depth: of the U-Net.
         loss: of the maps.
         data: where examples come from.
@@ -77,7 +85,8 @@ class TrainSettings:
             where empty.
         pixel_size_A: its pixel size, drawn within a tenth; fields of 18 to 45 A where 0.
         library: folder of the library of stored examples.
-        start_from: weights to begin with: a shipped model's name or a file; random ones where empty.
+        start_from: weights to begin with: a shipped model's name or a file, or "imagenet" for the backbone of a Faster
+            R-CNN; random ones where empty.
         crop: rows and columns of an example.
         batch: examples a step, on each device.
         steps: steps of the whole run; 0 with `epochs`.
@@ -91,7 +100,7 @@ class TrainSettings:
         seed: of weights, crops and the recipe.
     """
 
-    network: Literal["atomnet", "unet"] = "atomnet"
+    network: Literal["atomnet", "unet", "faster-rcnn"] = "atomnet"
     maps: tuple[str, ...] = PLAIN_MAPS + FINE_MAPS
     width: int = 64
     depth: int = 4
@@ -125,9 +134,14 @@ PRESETS: Mapping[str, TrainSettings] = {
     "gpu": TrainSettings(
         crop=256, batch=32, steps=60000, round_steps=1000, workers=0, render_device="cuda",
     ),
+    "faster-rcnn": TrainSettings(
+        network="faster-rcnn", maps=(), start_from="imagenet", crop=128, batch=4, steps=6000, learning_rate=5e-4,
+        precision="32-true",
+    ),
 }  # fmt: skip
 """`fast`: `AtomNet` for all tasks in some two hours of two cores. `paper`: the U-Net of Lin et al. (2021) on a library,
-75 / 25, batches of 4, 200 epochs. `gpu`: `AtomNet` at length, rendered on the GPU."""
+75 / 25, batches of 4, 200 epochs. `gpu`: `AtomNet` at length, rendered on the GPU. `faster-rcnn`: boxes for columns, a
+baseline; needs torchvision."""
 
 
 def settings_for(preset: str, task: str = "all", **changes: Any) -> TrainSettings:
@@ -145,8 +159,11 @@ def settings_for(preset: str, task: str = "all", **changes: Any) -> TrainSetting
         raise ModelError(f"preset {preset!r}: expected one of {', '.join(PRESETS)}")
     if task != "all" and task not in TASKS:
         raise ModelError(f"task {task!r}: expected one of {', '.join(TASKS)}, or all")
-    maps = PLAIN_MAPS + FINE_MAPS if task == "all" else (TASKS[task],)
-    chosen = replace(PRESETS[preset], maps=maps, **{key: value for key, value in changes.items() if value is not None})
+    chosen = replace(PRESETS[preset], **{key: value for key, value in changes.items() if value is not None})
+    if chosen.network == "faster-rcnn":
+        chosen = replace(chosen, maps=())
+    else:
+        chosen = replace(chosen, maps=PLAIN_MAPS + FINE_MAPS if task == "all" else (TASKS[task],))
     _check(chosen)
     return chosen
 
@@ -235,7 +252,9 @@ class Training(lightning.LightningModule):
         super().__init__()
         self.settings = settings
         self.network = build_network(settings.network, _network_settings(settings))
-        if settings.start_from:
+        if settings.start_from == "imagenet" and isinstance(self.network, ColumnRCNN):
+            self.network.begin_with_imagenet()
+        elif settings.start_from:
             read_weights(settings.start_from, self.network)
         self.curve: list[dict[str, float]] = []
         self._sources = _sources(settings)
@@ -286,7 +305,9 @@ class Training(lightning.LightningModule):
         )
 
     def losses(self, batch: ExampleBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The network's answer, and each of its losses."""
+        """The network's answer, and each of its losses; a Faster R-CNN answers otherwise (`ColumnRCNN.find`)."""
+        if isinstance(self.network, ColumnRCNN):
+            return {}, self.network.losses(batch.image, _places(batch), batch.radius_px)
         answer = self.network(batch.image.contiguous(memory_format=torch.channels_last))
         parts = {
             name: _MAP_WEIGHT[name] * map_loss(self.settings.loss, answer[name].float(), truth)
@@ -306,6 +327,10 @@ class Training(lightning.LightningModule):
         self._running.append(loss.detach())
         return loss
 
+    def on_train_epoch_start(self) -> None:
+        """What a network draws at random follows from the round, too."""
+        torch.manual_seed(self.settings.seed + self.current_epoch)
+
     def on_validation_epoch_start(self) -> None:
         """Nothing is judged yet."""
         self._judged: list[dict[str, float]] = []
@@ -315,8 +340,10 @@ class Training(lightning.LightningModule):
         answer, parts = self.losses(batch)
         row = {f"validation {name}": float(value) for name, value in parts.items()}
         row["validation loss"] = sum(row.values())
-        if "columns" in answer:
-            row |= _hits(answer["columns"], batch)
+        if isinstance(self.network, ColumnRCNN):
+            row |= _hits([boxes.xy_px for boxes in self.network.find(batch.image)], batch)
+        elif "columns" in answer:
+            row |= _hits([_read(*each) for each in zip(answer["columns"], batch.pixel_size_A, strict=True)], batch)
         self._judged.append(row)
 
     def on_validation_epoch_end(self) -> None:
@@ -351,6 +378,8 @@ def _network_settings(settings: TrainSettings) -> dict[str, Any]:
     """What the network is built from."""
     if settings.network == "unet":
         return {"maps": settings.maps, "width": settings.width, "depth": settings.depth}
+    if settings.network == "faster-rcnn":
+        return {}
     return {"maps": settings.maps}
 
 
@@ -377,16 +406,24 @@ def examples_to_judge_by(settings: TrainSettings, count: int = _VALIDATION) -> E
     return Examples(_sources(settings)[1], settings.maps, 10**6, _VALIDATION_SEED, 0, count, worn=False)
 
 
-def _hits(raw: Tensor, batch: ExampleBatch) -> dict[str, float]:
-    """Columns right, true, found, and the squared errors of the right ones."""
+def _places(batch: ExampleBatch) -> list[Tensor]:
+    """(N, 2) true positions (x, y) in pixels of each image."""
+    xy = batch.columns[:, :2] * CELL + (CELL - 1) / 2.0
+    return [xy[batch.owner == number] for number in range(len(batch.image))]
+
+
+def _read(raw: Tensor, pixel_size_A: Tensor) -> NDArray[np.float64]:
+    """(N, 2) positions (x, y) in pixels that `AtomNet` tells of one image."""
+    return read_columns(offered_columns(raw[None]), float(pixel_size_A))[0][:, :2]
+
+
+def _hits(told: Sequence[NDArray[np.float64]], batch: ExampleBatch) -> dict[str, float]:
+    """Columns right, true, found, and the squared errors of the right ones, from positions in each image."""
     total = {"right": 0.0, "true": 0.0, "found": 0.0, "squares_pm2": 0.0}
-    for number in range(len(raw)):
-        pixel = float(batch.pixel_size_A[number])
-        found, _ = read_columns(offered_columns(raw[number : number + 1]), pixel)
-        mine = batch.owner == number
-        truth = batch.columns[mine, :2].double().numpy(force=True) * CELL + (CELL - 1) / 2.0
-        true_index, found_index = match(found[:, :2], truth, pixel)
-        error = (found[found_index, :2] - truth[true_index]) * pixel * 100.0
+    for found, places, size in zip(told, _places(batch), batch.pixel_size_A, strict=True):
+        pixel, truth = float(size), places.double().numpy(force=True)
+        true_index, found_index = match(found, truth, pixel)
+        error = (found[found_index] - truth[true_index]) * pixel * 100.0
         total["right"] += len(true_index)
         total["true"] += len(truth)
         total["found"] += len(found)

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from temimagenet.errors import ModelError
+from temimagenet.models.faster_rcnn import ColumnRCNN
 from temimagenet.models.unet import AtomNet, UNet
 
 __all__ = ["TASKS", "build_network", "load_network", "read_weights", "write_weights"]
@@ -27,9 +28,11 @@ TASKS: Mapping[str, str] = {
 }
 """The five tasks of Lin et al. (2021), and the label that each draws."""
 
-Network = AtomNet | UNet
+Network = AtomNet | UNet | ColumnRCNN
 
-_KINDS: Mapping[str, type[AtomNet] | type[UNet]] = {"atomnet": AtomNet, "unet": UNet}
+_KINDS: Mapping[str, type[AtomNet] | type[UNet] | type[ColumnRCNN]] = {
+    "atomnet": AtomNet, "unet": UNet, "faster-rcnn": ColumnRCNN,
+}  # fmt: skip
 
 
 def build_network(kind: str, settings: Mapping[str, Any]) -> Network:
