@@ -13,24 +13,28 @@ import pytest
 from adapters import BASELINES, installed
 
 from builder.leaderboard import leaderboard_text
-from temimagenet.errors import PrecisionError
-from temimagenet.localize import FasterRCNN, Localizer
+from temimagenet.localize import (
+    FasterRCNN,
+    GaussianFit,
+    Localizer,
+    NetworkColumns,
+    NetworkOtsu,
+    OtsuCentroid,
+    ScanAware,
+)
 from temimagenet.precision import CASES, evaluate, load_localizer, read_record, write_record
 from temimagenet.precision.records import installed_localizers
 
-OWN = ("OtsuCentroid", "GaussianFit", "ScanAware")
+OWN: tuple[Localizer, ...] = (
+    OtsuCentroid(), GaussianFit(), GaussianFit(estimator="least-squares"), ScanAware(), NetworkColumns(), NetworkOtsu(),
+    ScanAware(NetworkColumns()),
+)  # fmt: skip
 
 
 def _methods(addresses: list[str], rcnn: str) -> tuple[dict[str, Localizer], dict[str, str]]:
     """Methods by name, and those that are absent with the reason."""
-    methods: dict[str, Localizer] = {}
+    methods: dict[str, Localizer] = {method.name: method for method in OWN}
     absent: dict[str, str] = {}
-    for name in OWN:
-        try:
-            method = load_localizer(f"temimagenet.localize:{name}")
-            methods[method.name] = method
-        except PrecisionError as error:
-            absent[name] = f"not in this version ({error})"
     for method in [*installed_localizers().values(), *map(load_localizer, addresses)]:
         methods[method.name] = method
     if rcnn:
