@@ -16,6 +16,8 @@ from torch.utils.data import Dataset
 
 from temimagenet.datasets import TEMImageNet
 from temimagenet.errors import DatasetError
+from temimagenet.imaging.background import evaluate_background
+from temimagenet.labels import MAPS
 from temimagenet.models.columns import CELL
 from temimagenet.models.inputs import Levels, levels, normalise, to_network_unit
 from temimagenet.recipe import Recipe, sample_spec
@@ -27,6 +29,9 @@ Source = Callable[[int], Sample]
 """From a number to a sample, always the same one."""
 
 _TRIES = 200
+_EMPTY = 0.08
+"""Share of worn examples whose columns are taken away: what to say where nothing is must be learnt, too."""
+
 _ASIDE = 2**40
 """Indices so far apart are of different samples of the recipe."""
 
@@ -107,7 +112,7 @@ class Examples(Dataset[ExampleBatch]):
         seed: of crops, mirroring and wear.
         start: number of the first example.
         count: how many.
-        worn: whether images are also blurred, clipped and given other noise, as micrographs come.
+        worn: whether images are also blurred, clipped and given other noise, as micrographs come, and some emptied.
     """
 
     def __init__(
@@ -127,11 +132,35 @@ class Examples(Dataset[ExampleBatch]):
         number = self.start + index
         rng = np.random.Generator(np.random.Philox(key=[self.seed, number]))
         sample = self.source(number)
+        if self.worn and rng.random() < _EMPTY:
+            sample = _emptied(sample, rng)
         image = sample.image.numpy(force=True).astype(np.float64)
         if self.worn:
             image = _worn(image, rng)
         scale = levels(image) if image.min() < image.max() else Levels(float(image.mean()), 1.0)
         return _example(sample, image, scale, self.maps, self.crop, rng)
+
+
+def _emptied(sample: Sample, rng: np.random.Generator) -> Sample:
+    """A sample without its columns: the background on some level, counted anew."""
+    level = sample.clean_peak * rng.uniform(0.02, 1.0)
+
+    def background(shape: tuple[int, ...]) -> Tensor:
+        """Expected intensity on a grid, fraction of the beam."""
+        return level + sample.clean_peak * evaluate_background(sample.spec.background, (shape[0], shape[1]))
+
+    counts = sample.dose_e_per_A2 * sample.pixel_size_A**2
+    image = rng.poisson((background(sample.image.shape) * counts).clamp_min(0.0).double().numpy())
+    labels = {
+        name: background(value.shape) if name in ("noNoise", "noNoiseUpinterpolation2x") else torch.zeros_like(value)
+        for name, value in sample.labels.items()
+        if name in MAPS
+    }
+    old = sample.columns
+    none = replace(
+        old, xy_px=old.xy_px[:0], weight_A2=old.weight_A2[:0], atoms=old.atoms[:0], kind=old.kind[:0], crlb_A=None
+    )
+    return replace(sample, image=torch.from_numpy(image.astype(np.float32)), labels=labels, columns=none)
 
 
 def _worn(image: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

@@ -49,6 +49,18 @@ def test_labels_stay_on_the_image_whatever_was_cut_and_mirrored(examples: Exampl
     assert inside.sum() > 200
 
 
+def test_some_examples_are_empty(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("temimagenet.models.examples._EMPTY", 1.0)
+    example = Examples(on_the_fly(recipe, MAPS), MAPS, 64, seed=3, start=7, count=1)[0]
+    assert len(example.columns) == 0
+    for name, drawn in example.maps.items():
+        if name.startswith("noNoise") and "NoBackground" not in name:
+            # The background alone, on the level of the image.
+            assert abs(float(drawn.mean() - example.image.mean())) < 0.2
+        else:
+            assert float(drawn.abs().max()) == 0.0
+
+
 def test_an_image_is_its_clean_label_plus_noise(recipe: Recipe) -> None:
     """In the network's units, image and label of unworn examples differ by noise of mean zero alone."""
     plain = Examples(on_the_fly(recipe, ("noNoise",)), ("noNoise",), 64, seed=5, start=0, count=12, worn=False)

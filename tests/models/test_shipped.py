@@ -1,0 +1,92 @@
+"""The shipped weights on small fixed cases: columns found, images cleaned, nothing seen where nothing is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from temimagenet.labels import LABELS, POINTS
+from temimagenet.localize import NetworkColumns, NetworkOtsu, ScanAware
+from temimagenet.metrics import psnr
+from temimagenet.models import TASKS, load_model
+from temimagenet.precision import evaluate
+from temimagenet.recipe import load_recipe, sample_spec
+from temimagenet.render import render
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+
+
+def test_all_weights_together_are_small_and_every_task_loads() -> None:
+    folder = resources.files("temimagenet") / "data" / "weights"
+    assert sum(Path(str(item)).stat().st_size for item in folder.iterdir()) < 30e6
+    for task, label in TASKS.items():
+        assert load_model(task).maps == (label,)
+    assert set(load_model("all").maps) == {name for name in LABELS if name not in POINTS}
+    assert load_model("all").facts["settings"]["recipe"] == "training"
+
+
+def test_columns_at_20_dB_are_found_and_their_errors_known() -> None:
+    record = evaluate(NetworkColumns(), ["pt110-scan-0.10A", "pt110-displaced-20pm"], images=2)
+    scores = record.scores["pt110-scan-0.10A"]
+    assert scores["recall"].value > 0.99
+    assert scores["precision"].value > 0.99
+    assert scores["rmse_pm"].value < 3.5
+    assert 0.5 < scores["z_sd"].value < 2.0
+    assert record.response is not None
+    assert record.response.value > 0.9
+
+
+def test_the_papers_route_finds_them_too() -> None:
+    scores = evaluate(NetworkOtsu(), ["pt110-20dB"], images=1).scores["pt110-20dB"]
+    assert scores["recall"].value > 0.95
+    assert scores["precision"].value > 0.95
+
+
+def test_a_network_starts_the_best_fit() -> None:
+    scores = evaluate(ScanAware(NetworkColumns()), ["pt110-scan-0.10A"], images=1).scores["pt110-scan-0.10A"]
+    assert scores["recall"].value > 0.95
+    assert scores["rmse_pm"].value < 2.0
+
+
+@pytest.fixture(scope="module")
+def noisy() -> list[tuple[NDArray[np.float64], float, NDArray[np.float64]]]:
+    """Images of 15 dB with scan noise, their pixel sizes, and what they would be without either."""
+    recipe = load_recipe("v1")
+    specs = [replace(sample_spec(recipe, index), psnr_dB=15.0, field_of_view_A=30.0) for index in (0, 40, 61, 83)]
+    made = []
+    for sample in render(specs, ("noNoise",)):
+        counts = sample.dose_e_per_A2 * sample.pixel_size_A**2
+        made.append((sample.image.double().numpy(), sample.pixel_size_A, sample.labels["noNoise"].numpy() * counts))
+    return made
+
+
+def test_images_are_cleaned(noisy: list[tuple[NDArray[np.float64], float, NDArray[np.float64]]]) -> None:
+    model = load_model("denoise")
+    gains = []
+    for image, pixel, clean in noisy:
+        drawn = model.predict(image, pixel).maps["noNoise"]
+        gains.append(psnr(drawn, clean) - psnr(image, clean))
+    assert min(gains) > 8.0
+
+
+def test_nothing_is_found_where_nothing_is() -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.indices((256, 256))
+    found = 0
+    for level in (3.0, 30.0, 300.0):
+        for shape in (np.ones((256, 256)), 0.5 + x / 256.0, 1.0 + 0.5 * np.sin(x / 40.0) * np.cos(y / 50.0)):
+            found += len(NetworkColumns()(rng.poisson(level * shape).astype(float), 0.1))
+    assert found == 0
+
+
+def test_the_dumbbells_of_a_micrograph_are_all_found() -> None:
+    image = np.asarray(Image.open(DATA / "si110_8.9pm.png").convert("L"), dtype=float)
+    found, fitted = NetworkColumns()(image, 0.089), ScanAware()(image, 0.089)
+    inside = [xy[((xy > 12) & (xy < 499)).all(axis=1)] for xy in (found.xy_px[found.sound], fitted.xy_px[fitted.sound])]
+    assert abs(len(inside[0]) - len(inside[1])) <= 0.02 * len(inside[1])
