@@ -21,12 +21,12 @@ from temimagenet.precision import CASE_SET_VERSION, CASES, Estimate, Record, com
 from temimagenet.precision.cases import DOSE_LADDER, SCAN_LADDER
 from temimagenet.precision.scores import ALL, METRICS, bootstrap, worst_group
 
-__all__ = ["HEADLINE", "Row", "leaderboard_facts", "leaderboard_text", "rows"]
+__all__ = ["HEADLINE", "INK", "Row", "leaderboard_facts", "leaderboard_text", "rows", "svg_element"]
 
 HEADLINE = "pt110-particle"
 """The case whose numbers stand in the first table: the paper's."""
 
-_INK = "#010203"
+INK = "#010203"
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -265,24 +265,25 @@ def _plot(
         told.append(f"{record.method}: " + ", ".join(f"{v:.2f} pm at {x:g}" for x, v in zip(at, values, strict=True)))
     if bound:
         rungs = sorted(bound)
-        axes.plot(rungs, [bound[v] for v in rungs], color=_INK, ls="--", lw=1.6, label="bound")
+        axes.plot(rungs, [bound[v] for v in rungs], color=INK, ls="--", lw=1.6, label="bound")
         told.append("bound: " + ", ".join(f"{bound[v]:.2f} pm at {v:g}" for v in rungs))
     axes.set(xlabel=x_label, ylabel="RMSE per axis (pm)", yscale="log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else ""))
-    axes.tick_params(which="both", colors=_INK)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
+    axes.tick_params(which="both", colors=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
     for spine in ("top", "right"):
         axes.spines[spine].set_visible(False)
     for spine in ("left", "bottom"):
-        axes.spines[spine].set_color(_INK)
+        axes.spines[spine].set_color(INK)
     if told:
-        axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
-    return {"key": key, "title": title, "what": what, "svg": _svg(figure, key, f"{title}: {what}", "; ".join(told))}
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    svg = svg_element(figure, key, f"{title}: {what}", "; ".join(told))
+    return {"key": key, "title": title, "what": what, "svg": svg}
 
 
-def _svg(figure: Figure, key: str, title: str, description: str) -> Markup:
+def svg_element(figure: Figure, key: str, title: str, description: str) -> Markup:
     """A figure as an SVG element with title and description; its ink is the page's text colour."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "font.family": "sans-serif"}):
@@ -295,7 +296,7 @@ def _svg(figure: Figure, key: str, title: str, description: str) -> Markup:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # Several figures share a page: their ids must not meet.
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{key}-", text)
-    text = text.replace(_INK, "currentColor").replace("DejaVu Sans', 'Bitstream Vera Sans', ", "system-ui', ")
+    text = text.replace(INK, "currentColor").replace("DejaVu Sans', 'Bitstream Vera Sans', ", "system-ui', ")
     head, body = text.split(">", 1)
     head = re.sub(r' (?:width|height)="[^"]*"', "", head)
     label = f'role="img" aria-labelledby="{key}-title {key}-desc"'

@@ -22,6 +22,7 @@ from PIL import Image
 from rich.progress import track
 
 from builder.leaderboard import leaderboard_facts
+from builder.validation.page import validation_facts
 from temimagenet.errors import PrecisionError, ShardError
 from temimagenet.storage import Shard, read_catalogue
 from temimagenet.storage.library import CATALOGUE, MANIFEST, RECIPE, read_manifest
@@ -52,7 +53,13 @@ class PortalReport:
 
 
 def build_portal(
-    library: Path, out: Path, *, data_url: str | None = None, docs: bool = True, records: Path | None = None
+    library: Path,
+    out: Path,
+    *,
+    data_url: str | None = None,
+    docs: bool = True,
+    records: Path | None = None,
+    validation: Path | None = None,
 ) -> PortalReport:
     """Build the site.
 
@@ -62,9 +69,11 @@ def build_portal(
         data_url: address under which the library is served; without it the library is linked or copied into the site.
         docs: build the documentation with mkdocs into `docs/`.
         records: folder of the precision benchmark's records, for the leaderboard.
+        validation: folder of the networks' validation, for its page.
 
     Raises:
         ShardError: the library is not finished or damaged.
+        PrecisionError: there is no such folder of a validation.
     """
     start = time.perf_counter()
     manifest = read_manifest(library)
@@ -75,7 +84,8 @@ def build_portal(
     shutil.rmtree(out / "data", ignore_errors=True)
     if data_url is None:
         _link_library(library, out / "data", [*manifest["files"], MANIFEST])
-    _pages(out, manifest, catalogue, "data/" if data_url is None else data_url.rstrip("/") + "/", docs, records)
+    served = "data/" if data_url is None else data_url.rstrip("/") + "/"
+    _pages(out, manifest, catalogue, served, docs, leaderboard_facts(records) | _validation(validation, out))
     if docs:
         _docs(out / "docs")
     own = [path for path in out.rglob("*") if path.is_file() and (out / "data") not in path.parents]
@@ -103,6 +113,7 @@ def build_leaderboard(records: Path | None, out: Path, *, check: bool = False) -
     _assets(out)
     facts = leaderboard_facts(records, check=check) | {
         "library": (out / "index.html").is_file(),
+        "validated": (out / "validation.html").is_file(),
         "docs": (out / "docs" / "index.html").is_file(),
         "manifest": None,
         "data_url": "data/",
@@ -112,6 +123,11 @@ def build_leaderboard(records: Path | None, out: Path, *, check: bool = False) -
     text = _environment().get_template("leaderboard.html.j2").render(page=page.name, **facts)
     page.write_text(text, encoding="utf-8")
     return page
+
+
+def _validation(folder: Path | None, out: Path) -> dict[str, Any]:
+    """Facts of the validation page."""
+    return {"validation": validation_facts(folder, out), "validated": True}
 
 
 def thumbnail(counts: NDArray[np.uint16], pixels: int = THUMBNAIL_PX) -> bytes:
@@ -178,9 +194,9 @@ def _environment() -> Environment:
 
 
 def _pages(
-    out: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, data_url: str, docs: bool, records: Path | None
+    out: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, data_url: str, docs: bool, results: dict[str, Any]
 ) -> None:
-    """Render every page from its template."""
+    """Render every page from its template; `results` are the facts of leaderboard and validation."""
     environment = _environment()
     entries = [
         {
@@ -190,7 +206,7 @@ def _pages(
         }
         for name, group in catalogue.groupby("entry", sort=False)
     ]
-    facts = leaderboard_facts(records) | {
+    facts = results | {
         "library": True,
         "citation": manifest["citation"],
         "manifest": manifest,

@@ -21,7 +21,7 @@ from temimagenet.models.inputs import Grid, Levels, choose_grid, normalise, to_i
 from temimagenet.models.unet import FINE_MAPS, AtomNet, UNet
 from temimagenet.models.zoo import TASKS, load_network
 
-__all__ = ["Model", "Prediction", "ToldColumns", "load_model"]
+__all__ = ["Model", "Prediction", "ToldColumns", "half_precision", "load_model"]
 
 _OVERLAP_PX = 128
 """Neighbouring tiles share so many pixels and are blended over them."""
@@ -156,7 +156,7 @@ def _columns(raw: NDArray[np.float32], grid: Grid, scale: Levels, pixel_size_A: 
     )  # fmt: skip
 
 
-def _half_precision(device: torch.device) -> bool:
+def half_precision(device: torch.device) -> bool:
     """Whether bfloat16 is faster here than single precision."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
@@ -203,7 +203,7 @@ def _run(
 def _answer(network: AtomNet | UNet, tile: NDArray[np.float32], device: torch.device) -> dict[str, Tensor]:
     """What the network says of one tile."""
     image = torch.from_numpy(np.ascontiguousarray(tile))[None, None].to(device, memory_format=torch.channels_last)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=_half_precision(device)):
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half_precision(device)):
         answer: dict[str, Tensor] = network(image)
     return answer
 
