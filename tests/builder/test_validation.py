@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from test_cli import builder
 
 from builder.portal import build_leaderboard, build_portal
-from builder.validation import run
+from builder.validation import denoising, images, micrographs, run, speed
 from builder.validation.denoising import best_setting, compare_filters, likeness
 from builder.validation.detection import Tally, detection_claims, judge
 from builder.validation.images import BACKGROUNDS, Truth, carbon_image, empty_image, resolvable, unseen_specs
@@ -20,9 +21,11 @@ from builder.validation.intensity import cell_sums, slope
 from builder.validation.page import ORDER
 from builder.validation.report import Claim, Part, read_part, spread, write_part
 from temimagenet.errors import ModelError, PrecisionError
+from temimagenet.localize import FoundColumns
 from temimagenet.models import AtomNet, UNet, load_model
 from temimagenet.models.zoo import write_weights
 from temimagenet.recipe import Recipe, load_recipe
+from temimagenet.render import Sample
 
 GRID = np.stack(np.meshgrid(np.arange(10.0, 100.0, 20.0), np.arange(10.0, 100.0, 20.0)), axis=-1).reshape(-1, 2)
 
@@ -50,9 +53,20 @@ def small() -> Recipe:
 
 @pytest.fixture(scope="module")
 def measured(weights: Path, small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with every part."""
+    """A folder with every part; what takes long and has tests of its own is left out."""
+
+    def near(sample: Sample) -> SimpleNamespace:
+        inside = sample.columns.inside((sample.spec.image_size,) * 2)
+        return SimpleNamespace(xy_A=np.full((int(inside.sum()), 2), 0.05))
+
     folder = tmp_path_factory.mktemp("validation")
-    parts = list(run.validate(str(weights), 1, folder, small))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "sample_bound", near)
+        patch.setattr(run, "EMPTY_A_KIND", 1)
+        patch.setattr(denoising, "FILTERS", {"Gaussian filter": denoising.FILTERS["Gaussian filter"]})
+        patch.setattr(micrographs, "fitted", lambda image, pixel_size_A: FoundColumns.none(pixel_size_A))
+        patch.setattr(speed, "measure_speed", lambda model: speed.Speed((1.0, 2.0, 4.0), 10**9, 1e9, False, 2))
+        parts = list(run.validate(str(weights), 1, folder, small))
     assert [part.name for part in parts] == list(ORDER)
     return folder
 
@@ -167,6 +181,15 @@ def test_cells_share_an_image_between_columns() -> None:
     sums = np.array([1.0, 2.0, 3.0])
     assert slope(sums, 0.9 * sums) == pytest.approx(0.9)
     assert np.isnan(slope(np.zeros(0), np.zeros(0)))
+
+
+def test_speed_counts_convolutions(weights: Path) -> None:
+    model = load_model(weights)
+    assert speed.convolution_flop(model, 64) == 4 * speed.convolution_flop(model, 32)
+    measured = speed.measure_speed(model, 64, 2)
+    assert len(measured.seconds) == 2
+    assert measured.share > 0.0
+    assert speed.Speed((1.0, 2.0, 4.0), 10**9, 1e9, False, 2).share == 0.5
 
 
 def test_a_spread_needs_two_values() -> None:
