@@ -124,8 +124,8 @@ def _detection(bench: Bench) -> Part:
         "its Cramér-Rao bound, rms per axis, is below 25 pm and below a third of the distance to the nearest other "
         "column. It counts as found within half that distance, at most 0.5 Å. Columns that cannot be resolved are left "
         "out, and what is found within a spot’s radius of one is not false. Columns nearer to the border than a spot’s "
-        "radius do not count. Held-out entries are not in the library’s training split; the recipe training draws Si [110] "
-        "with other defects and SrTiO3 [001] without strain."
+        "radius do not count. Held-out entries are not in the library’s training split; the recipe training draws "
+        "Si [110] with other defects and SrTiO3 [001] without strain."
     )
     table = detection.detection_table(tallies, bench.recipe)
     return bench.part("detection", "Columns found", how, tuple(claims), (table,))
