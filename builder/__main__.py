@@ -1,4 +1,4 @@
-"""Command line of the builder: `python -m builder plan|render|atlas|compare|convergence|portal|leaderboard|serve`."""
+"""Command line of the builder: `python -m builder plan|render|atlas|compare|convergence|validate|portal|...`."""
 
 from __future__ import annotations
 
@@ -126,15 +126,37 @@ def convergence(
 
 
 @app.command()
+def validate(
+    model: Annotated[str, typer.Option(help="A shipped model, or a file of weights that training wrote.")] = "all",
+    images: Annotated[int, typer.Option(min=1, help="Images of each entry of the recipe v1.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("build/validation"),
+) -> None:
+    """Measure what a network reaches, part by part. Run again after an interruption, it goes on where it stopped."""
+    from builder.validation.run import validate as measure
+
+    for part in measure(model, images, out):
+        table = Table("", "asked", "reached", "", "over", title=part.title, title_justify="left")
+        for claim in part.claims:
+            verdict = "told" if claim.asked == "–" else "met" if claim.met else "not met"
+            table.add_row(claim.what, claim.asked, f"{claim.reached:.3g} {claim.unit}".strip(), verdict, claim.over)
+        if part.claims:
+            console.print(table)
+    console.print(f"results in {out}; draw them with: python -m builder portal LIBRARY --validation {out}")
+
+
+@app.command()
 def portal(
     library: Annotated[Path, typer.Argument(help="A rendered library.")],
     out: Annotated[Path, typer.Option(help="Folder of the website.")] = Path("build/portal"),
     data_url: Annotated[str | None, typer.Option(help="Where the library is served, if not beside the pages.")] = None,
     docs: Annotated[bool, typer.Option(help="Build the documentation too.")] = True,
     records: Annotated[Path | None, typer.Option(help="Folder of records, for the leaderboard.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Folder of the networks' validation.")] = None,
 ) -> None:
     """Build the website of a library: static files for any web server."""
-    report = build_portal(library, out, data_url=data_url, docs=docs, records=records, on_left_out=_tell_left_out)
+    report = build_portal(
+        library, out, data_url=data_url, docs=docs, records=records, validation=validation, on_left_out=_tell_left_out
+    )
     console.print(
         f"{report.samples:,} samples, {report.files:,} files, {report.bytes / 1e6:,.1f} MB without the library, "
         f"{report.seconds:.1f} s; open with: python -m builder serve {out}"

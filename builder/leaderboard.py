@@ -23,12 +23,12 @@ from temimagenet.precision.cases import DOSE_LADDER, SCAN_LADDER
 from temimagenet.precision.records import Result
 from temimagenet.precision.scores import ALL, METRICS, RESPONSE_RANGE, bootstrap, chance_limit, worst_group
 
-__all__ = ["HEADLINE", "Row", "leaderboard_facts", "leaderboard_text", "rows"]
+__all__ = ["HEADLINE", "INK", "Row", "leaderboard_facts", "leaderboard_text", "rows", "svg_element"]
 
 HEADLINE = "pt110-particle"
 """The case whose numbers stand in the first table: the paper's."""
 
-_INK = "#010203"
+INK = "#010203"
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -345,29 +345,34 @@ def _plot(
         told.append(f"{record.method}: " + ", ".join(f"{v:.2f} pm at {x:g}" for x, v in zip(at, values, strict=True)))
     if bound:
         rungs = sorted(bound)
-        drawn.insert(0, (axes.plot(rungs, [bound[v] for v in rungs], color=_INK, ls="--", lw=1.6)[0], "bound"))
+        drawn.insert(0, (axes.plot(rungs, [bound[v] for v in rungs], color=INK, ls="--", lw=1.6)[0], "bound"))
         told.append("bound: " + ", ".join(f"{bound[v]:.2f} pm at {v:g}" for v in rungs))
     axes.set(xlabel=x_label, ylabel="RMSE per axis (pm)", yscale="log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else ""))
-    axes.tick_params(which="both", colors=_INK)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
+    axes.tick_params(which="both", colors=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
     for spine in ("top", "right"):
         axes.spines[spine].set_visible(False)
     for spine in ("left", "bottom"):
-        axes.spines[spine].set_color(_INK)
+        axes.spines[spine].set_color(INK)
     if drawn:
         handles, names = zip(*drawn, strict=True)
-        legend = axes.legend(handles, ["method"] * len(names), frameon=False, labelcolor=_INK, fontsize=9)
+        legend = axes.legend(handles, ["method"] * len(names), frameon=False, labelcolor=INK, fontsize=9)
         # Set afterwards: labels that begin with "_" would be left out, and "$" begins a formula.
         for text, name in zip(legend.get_texts(), names, strict=True):
             text.set_parse_math(False)
             text.set_text(name)
-    return {"key": key, "title": title, "what": what, "svg": _svg(figure, key, f"{title}: {what}", "; ".join(told))}
+    return {
+        "key": key,
+        "title": title,
+        "what": what,
+        "svg": svg_element(figure, key, f"{title}: {what}", "; ".join(told)),
+    }
 
 
-def _svg(figure: Figure, key: str, title: str, description: str) -> Markup:
+def svg_element(figure: Figure, key: str, title: str, description: str) -> Markup:
     """A figure as an SVG element with title and description; its ink is the page's text colour."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "font.family": "sans-serif"}):
@@ -382,7 +387,7 @@ def _svg(figure: Figure, key: str, title: str, description: str) -> Markup:
     def own(tag: re.Match[str]) -> str:
         """Several figures share a page, so their ids must not meet; names between tags stay as they are."""
         told = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{key}-", tag[0])
-        return told.replace(_INK, "currentColor").replace("DejaVu Sans', 'Bitstream Vera Sans', ", "system-ui', ")
+        return told.replace(INK, "currentColor").replace("DejaVu Sans', 'Bitstream Vera Sans', ", "system-ui', ")
 
     text = re.sub(r"<[^>]*>", own, text)
     head, body = text.split(">", 1)

@@ -23,6 +23,7 @@ from PIL import Image
 from rich.progress import track
 
 from builder.leaderboard import leaderboard_facts
+from builder.validation.page import validation_facts
 from temimagenet.errors import PrecisionError, ShardError
 from temimagenet.storage import Shard, read_catalogue
 from temimagenet.storage.library import CATALOGUE, MANIFEST, RECIPE, read_manifest
@@ -60,6 +61,7 @@ def build_portal(
     docs: bool = True,
     records: Path | None = None,
     on_left_out: Callable[[str], object] | None = None,
+    validation: Path | None = None,
 ) -> PortalReport:
     """Build the site.
 
@@ -70,9 +72,11 @@ def build_portal(
         docs: build the documentation with mkdocs into `docs/`.
         records: folder of the precision benchmark's records, for the leaderboard.
         on_left_out: called with each record that the leaderboard leaves out, and why.
+        validation: folder of the networks' validation, for its page.
 
     Raises:
         ShardError: the library is not finished or damaged.
+        PrecisionError: there is no such folder of a validation.
     """
     start = time.perf_counter()
     manifest = read_manifest(library)
@@ -84,7 +88,8 @@ def build_portal(
     if data_url is None:
         _link_library(library, out / "data", [*manifest["files"], MANIFEST])
     leaderboard = leaderboard_facts(records)
-    _pages(out, manifest, catalogue, "data/" if data_url is None else data_url.rstrip("/") + "/", docs, leaderboard)
+    served = "data/" if data_url is None else data_url.rstrip("/") + "/"
+    _pages(out, manifest, catalogue, served, docs, leaderboard | _validation(validation, out))
     _tell(leaderboard["left_out"], on_left_out)
     if docs:
         _docs(out / "docs")
@@ -123,6 +128,7 @@ def build_leaderboard(
     _assets(out)
     facts = leaderboard_facts(records, check=check) | {
         "library": (out / "index.html").is_file(),
+        "validated": (out / "validation.html").is_file(),
         "docs": (out / "docs" / "index.html").is_file(),
         "manifest": None,
         "data_url": "data/",
@@ -133,6 +139,11 @@ def build_leaderboard(
     page.write_text(text, encoding="utf-8")
     _tell(facts["left_out"], on_left_out)
     return page
+
+
+def _validation(folder: Path | None, out: Path) -> dict[str, Any]:
+    """Facts of the validation page."""
+    return {"validation": validation_facts(folder, out), "validated": True}
 
 
 def thumbnail(counts: NDArray[np.uint16], pixels: int = THUMBNAIL_PX) -> bytes:
@@ -199,9 +210,9 @@ def _environment() -> Environment:
 
 
 def _pages(
-    out: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, data_url: str, docs: bool, leaderboard: dict[str, Any]
+    out: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, data_url: str, docs: bool, results: dict[str, Any]
 ) -> None:
-    """Render every page from its template."""
+    """Render every page from its template; `results` are the facts of leaderboard and validation."""
     environment = _environment()
     entries = [
         {
@@ -211,7 +222,7 @@ def _pages(
         }
         for name, group in catalogue.groupby("entry", sort=False)
     ]
-    facts = leaderboard | {
+    facts = results | {
         "library": True,
         "citation": manifest["citation"],
         "manifest": manifest,
