@@ -26,7 +26,7 @@ def _model(name: str) -> Model:
 
 
 def _predict(
-    name: str, image: ArrayLike, pixel_size_A: float, maps: tuple[str, ...], device: str, least_chance: float = 0.5
+    name: str, image: ArrayLike, pixel_size_A: float, maps: tuple[str, ...], device: str, least_chance: float = 0.4
 ) -> Prediction:
     """What a network draws; what it cannot work on cannot be located either."""
     try:
@@ -48,7 +48,7 @@ class NetworkColumns:
     """
 
     model: str = "all"
-    least_chance: float = 0.5
+    least_chance: float = 0.4
     device: str = "cpu"
 
     @property

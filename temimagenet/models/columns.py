@@ -59,7 +59,7 @@ def offered_columns(raw: Float[Tensor, "B 7 H W"]) -> Offered:
 
 
 def read_columns(
-    offered: Offered, pixel_size_A: float, least_chance: float = 0.5
+    offered: Offered, pixel_size_A: float, least_chance: float = 0.4
 ) -> tuple[Float[NDArray[np.float64], "N 6"], Float[NDArray[np.float64], "N"]]:
     """The columns of one image.
 

