@@ -125,7 +125,7 @@ def train(
     if weights.is_file():
         console.print(f"done: load_model({str(weights)!r}); {weights.parent / 'model_card.md'} tells how it went")
     else:
-        console.print(f"stopped after {rounds} rounds: go on with --resume", markup=False)
+        console.print("stopped before the end: go on with --resume", markup=False)
 
 
 @app.command()

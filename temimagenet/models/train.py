@@ -38,6 +38,7 @@ with suppress(ModelError):
 
 try:
     import lightning
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 except ImportError as error:
@@ -459,7 +460,7 @@ def train(
         The weights' file; not yet there if `most_rounds` stopped the run.
 
     Raises:
-        ModelError: settings that cannot be trained with, or an `out` that holds another run.
+        ModelError: settings or devices that cannot be trained with, or an `out` that holds another run.
         RecipeError, ShardError, DatasetError: the examples cannot be had.
     """
     _check(settings)
@@ -483,15 +484,19 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     on_gpu = device in ("gpu", "cuda") or (device == "auto" and torch.cuda.is_available())
     slow = settings.precision == "bf16-mixed" and not halves_well(torch.device("cuda" if on_gpu else "cpu"))
-    trainer = lightning.Trainer(
-        accelerator=device, devices=devices, num_nodes=nodes, precision="32-true" if slow else settings.precision,  # type: ignore[arg-type]
-        max_epochs=min(training.rounds, most_rounds) if most_rounds else training.rounds,
-        reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0, log_every_n_steps=min(10, settings.round_steps),
-        logger=[CSVLogger(folder, name="logs"), TensorBoardLogger(folder, name="logs")],
-        callbacks=[ModelCheckpoint(folder / "checkpoints", "last", save_top_k=1, every_n_epochs=1,
-                                   save_on_train_epoch_end=False, enable_version_counter=False)],
-        enable_progress_bar=progress, enable_model_summary=False, gradient_clip_val=1.0,
-    )  # fmt: skip
+    try:
+        trainer = lightning.Trainer(
+            accelerator=device, devices=devices, num_nodes=nodes, precision="32-true" if slow else settings.precision,  # type: ignore[arg-type]
+            max_epochs=min(training.rounds, most_rounds) if most_rounds else training.rounds,
+            reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0,
+            log_every_n_steps=min(10, settings.round_steps),
+            logger=[CSVLogger(folder, name="logs"), TensorBoardLogger(folder, name="logs")],
+            callbacks=[ModelCheckpoint(folder / "checkpoints", "last", save_top_k=1, every_n_epochs=1,
+                                       save_on_train_epoch_end=False, enable_version_counter=False)],
+            enable_progress_bar=progress, enable_model_summary=False, gradient_clip_val=1.0,
+        )  # fmt: skip
+    except (MisconfigurationException, ValueError) as error:
+        raise ModelError(f"training cannot start: {' '.join(str(error).split())}") from error
     trainer.fit(training, ckpt_path=str(last) if last.exists() else None)
     weights = folder / "model.safetensors"
     if trainer.global_step >= training.total_steps and trainer.is_global_zero:

@@ -110,6 +110,21 @@ def test_a_recipe_that_is_missing_is_told(tmp_path: Path) -> None:
         _run(replace(TINY, recipe="nonesuch"), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("changes", "how", "told"),
+    [
+        ({"precision": "7-bit"}, {}, "7-bit"),
+        ({}, {"device": "abacus"}, "abacus"),
+        ({}, {"devices": 0}, "devices"),
+    ],
+)
+def test_devices_and_precisions_that_there_are_not_are_told(
+    changes: dict[str, str], how: dict[str, object], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=rf"training cannot start: .*{told}"):
+        train(replace(TINY, **changes), tmp_path / "run", **({"device": "cpu", "devices": 1} | how))  # type: ignore
+
+
 def test_presets_are_what_they_say() -> None:
     paper = PRESETS["paper"]
     assert (paper.network, paper.batch, paper.epochs, paper.width, paper.depth) == ("unet", 4, 200, 64, 4)
