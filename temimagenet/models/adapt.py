@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from temimagenet.metrics import match, psnr
-from temimagenet.models.columns import CELL, offered_columns, read_columns
+from temimagenet.metrics import psnr
 from temimagenet.models.examples import Examples
 from temimagenet.models.predict import load_model
-from temimagenet.models.train import TrainSettings, examples_to_judge_by, train
+from temimagenet.models.train import TrainSettings, count_hits, examples_to_judge_by, read_positions, train
 from temimagenet.models.unet import AtomNet, UNet
 
 __all__ = ["Adapted", "Judgement", "adapt", "adapt_settings", "judge"]
@@ -87,8 +86,7 @@ def adapt_settings(
 
 def judge(network: AtomNet | UNet, examples: Examples) -> Judgement:
     """Run a network over examples and count."""
-    right = true = found = 0
-    squares: list[float] = []
+    counted: list[dict[str, float]] = []
     drawn_dB: list[float] = []
     seen_dB: list[float] = []
     for number in range(len(examples)):
@@ -100,16 +98,14 @@ def judge(network: AtomNet | UNet, examples: Examples) -> Judgement:
             drawn_dB.append(psnr(answer["noNoise"].float().numpy(), truth))
             seen_dB.append(psnr(example.image.numpy(), truth))
         if "columns" in answer:
-            pixel = float(example.pixel_size_A)
-            told, _ = read_columns(offered_columns(answer["columns"]), pixel)
-            place = example.columns[:, :2].double().numpy() * CELL + (CELL - 1) / 2.0
-            true_index, found_index = match(told[:, :2], place, pixel)
-            right, true, found = right + len(true_index), true + len(place), found + len(told)
-            squares += list(((told[found_index, :2] - place[true_index]) * pixel * 100.0).ravel() ** 2)
+            counted.append(count_hits([read_positions(answer["columns"][0], example.pixel_size_A)], example))
+    right, true, found, squares = (
+        sum(row[key] for row in counted) for key in ("right", "true", "found", "squares_pm2")
+    )
     nan = float("nan")
     return Judgement(
-        len(examples), true, right / true if true else nan, right / found if found else nan,
-        float(np.sqrt(np.mean(squares))) if squares else nan,
+        len(examples), int(true), right / true if true else nan, right / found if found else nan,
+        float(np.sqrt(squares / right)) if right else nan,
         float(np.nanmean(drawn_dB)) if drawn_dB else nan, float(np.nanmean(seen_dB)) if seen_dB else nan,
     )  # fmt: skip
 

@@ -44,7 +44,17 @@ try:
 except ImportError as error:
     raise ModelError("training needs Lightning: pip install 'temimagenet[train]'") from error
 
-__all__ = ["PRESETS", "Data", "TrainSettings", "Training", "examples_to_judge_by", "settings_for", "train"]
+__all__ = [
+    "PRESETS",
+    "Data",
+    "TrainSettings",
+    "Training",
+    "count_hits",
+    "examples_to_judge_by",
+    "read_positions",
+    "settings_for",
+    "train",
+]
 
 Data = Literal["on-the-fly", "shards", "mixed"]
 
@@ -342,15 +352,15 @@ class Training(lightning.LightningModule):
         row = {f"validation {name}": float(value) for name, value in parts.items()}
         row["validation loss"] = sum(row.values())
         if isinstance(self.network, ColumnRCNN):
-            row |= _hits([boxes.xy_px for boxes in self.network.find(batch.image)], batch)
+            row |= count_hits([boxes.xy_px for boxes in self.network.find(batch.image)], batch)
         elif "columns" in answer:
-            row |= _hits([_read(*each) for each in zip(answer["columns"], batch.pixel_size_A, strict=True)], batch)
+            row |= count_hits(
+                [read_positions(*each) for each in zip(answer["columns"], batch.pixel_size_A, strict=True)], batch
+            )
         self._judged.append(row)
 
     def on_validation_epoch_end(self) -> None:
         """A row of the curve."""
-        if self.trainer.sanity_checking:
-            return
         keys = self._judged[0]
         mean = {key: float(np.mean([row[key] for row in self._judged])) for key in keys}
         if "right" in mean:
@@ -413,12 +423,12 @@ def _places(batch: ExampleBatch) -> list[Tensor]:
     return [xy[batch.owner == number] for number in range(len(batch.image))]
 
 
-def _read(raw: Tensor, pixel_size_A: Tensor) -> NDArray[np.float64]:
+def read_positions(raw: Tensor, pixel_size_A: Tensor) -> NDArray[np.float64]:
     """(N, 2) positions (x, y) in pixels that `AtomNet` tells of one image."""
     return read_columns(offered_columns(raw[None]), float(pixel_size_A))[0][:, :2]
 
 
-def _hits(told: Sequence[NDArray[np.float64]], batch: ExampleBatch) -> dict[str, float]:
+def count_hits(told: Sequence[NDArray[np.float64]], batch: ExampleBatch) -> dict[str, float]:
     """Columns right, true, found, and the squared errors of the right ones, from positions in each image."""
     total = {"right": 0.0, "true": 0.0, "found": 0.0, "squares_pm2": 0.0}
     for found, places, size in zip(told, _places(batch), batch.pixel_size_A, strict=True):
