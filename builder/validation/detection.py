@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from temimagenet.render import Sample, render
 
 __all__ = [
     "ASKED_RECALL",
+    "Faintness",
     "Tally",
     "Verdict",
     "aberrated_sample",
@@ -41,6 +43,7 @@ __all__ = [
     "count_false",
     "detection_claims",
     "detection_table",
+    "faintness_table",
     "false_claims",
     "false_table",
     "find",
@@ -52,6 +55,8 @@ ASKED_RECALL: Mapping[float, float] = {20.0: 0.99, 10.0: 0.95}
 """Recall and precision asked at a peak signal-to-noise ratio in dB."""
 
 _MOST_FALSE = 0.1
+
+_BOUNDS_PM = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0)
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,19 @@ class Verdict:
         return Tally(*(int(part.sum()) for part in parts))
 
 
+@dataclass(frozen=True, eq=False)
+class Faintness:
+    """Columns asked for, how well an image can tell their places, and whether they were found.
+
+    Attributes:
+        bound_pm: (K,) bound of their positions, rms per axis.
+        hit: (K,) which were found.
+    """
+
+    bound_pm: Float[NDArray[np.float64], "K"]
+    hit: Bool[NDArray[np.bool_], "K"]
+
+
 def judge(found_px: Float[NDArray[np.float64], "N 2"], truth: Truth) -> Verdict:
     """Hold found columns against true ones.
 
@@ -146,8 +164,8 @@ def find(model: Model, image: NDArray[np.floating], pixel_size_A: float) -> Floa
 
 def tally_entries(
     model: Model, specs: Mapping[str, Sequence[SampleSpec]], psnr_dB: float, folder: Path
-) -> dict[str, Tally]:
-    """Columns of each entry's images, redrawn at one signal-to-noise ratio.
+) -> tuple[dict[str, Tally], Faintness]:
+    """Columns of each entry's images, redrawn at one signal-to-noise ratio; and all of them by their bound.
 
     Args:
         model: the network.
@@ -156,14 +174,19 @@ def tally_entries(
         folder: where bounds are remembered.
     """
     tallies = {}
+    bounds, hits = [np.zeros(0)], [np.zeros(0, dtype=np.bool_)]
     for name, of_entry in track(specs.items(), description=f"detection at {psnr_dB:g} dB"):
         total = Tally()
         for spec in of_entry:
             sample = render([with_noise(spec, psnr_dB)], ())[0]
-            truth = truth_of(sample, resolvable(sample.columns.xy_A, bound_of(sample, folder)))
-            total += judge(find(model, sample.image.numpy(), sample.pixel_size_A), truth).tally
+            bound_A = bound_of(sample, folder)
+            truth = truth_of(sample, resolvable(sample.columns.xy_A, bound_A))
+            verdict = judge(find(model, sample.image.numpy(), sample.pixel_size_A), truth)
+            total += verdict.tally
+            bounds.append(100.0 * np.sqrt((bound_A[verdict.asked] ** 2).mean(axis=1)))
+            hits.append(verdict.hit[verdict.asked])
         tallies[name] = total
-    return tallies
+    return tallies, Faintness(np.concatenate(bounds), np.concatenate(hits))
 
 
 def _over(tally: Tally) -> str:
@@ -206,6 +229,22 @@ def detection_table(by_psnr: Mapping[float, Mapping[str, Tally]], recipe: Recipe
             row += (t.recall, t.precision, t.asked, t.left_out, t.false)
         rows.append(row)
     return Table("Detection by entry.", head, tuple(rows), (0, 0, *(3, 3, 0, 0, 0) * len(by_psnr)))
+
+
+def faintness_table(by_psnr: Mapping[float, Faintness]) -> Table:
+    """Recall by the bound of the columns: what stands out, and what hardly does."""
+    head: tuple[str, ...] = ("Bound of the position",)
+    for psnr_dB in by_psnr:
+        head += (f"Recall, {psnr_dB:g} dB", f"Columns, {psnr_dB:g} dB")
+    rows = []
+    for low, high in pairwise(_BOUNDS_PM):
+        row: tuple[str | float, ...] = (f"{low:g} to {high:g} pm",)
+        for faintness in by_psnr.values():
+            within = (faintness.bound_pm >= low) & (faintness.bound_pm < high)
+            count = int(within.sum())
+            row += (float(faintness.hit[within].mean()) if count else float("nan"), count)
+        rows.append(row)
+    return Table("Recall by bound.", head, tuple(rows), (0, *(3, 0) * len(by_psnr)))
 
 
 def count_false(model: Model, number: int) -> dict[str, list[int]]:

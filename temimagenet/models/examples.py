@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -29,8 +29,20 @@ Source = Callable[[int], Sample]
 """From a number to a sample, always the same one."""
 
 _TRIES = 200
-_EMPTY = 0.08
+_EMPTY = 0.14
 """Share of worn examples whose columns are taken away: what to say where nothing is must be learnt, too."""
+
+_CARBON = 0.5
+"""Share of those that show amorphous carbon instead of the sample's own background."""
+
+_CARBON_PER_A2 = (1.0, 30.0)
+"""Its atoms: carbon of 2 g/cm^3 has 0.1 an A^3, so films of 10 to 300 A; too many for one to be a column."""
+
+_SMOOTHED_A = (0.05, 0.35)
+"""Standard deviations of Gaussian filters that people put over micrographs: up to that of a column."""
+
+_ENLARGED_A = 0.12
+"""Images whose pixels are no larger may have been recorded with pixels twice as large."""
 
 _ASIDE = 2**40
 """Indices so far apart are of different samples of the recipe."""
@@ -136,26 +148,27 @@ class Examples(Dataset[ExampleBatch]):
             sample = _emptied(sample, rng)
         image = sample.image.numpy(force=True).astype(np.float64)
         if self.worn:
-            image = _worn(image, rng)
+            image = _worn(image, sample.pixel_size_A, rng)
         scale = levels(image) if image.min() < image.max() else Levels(float(image.mean()), 1.0)
         return _example(sample, image, scale, self.maps, self.crop, rng)
 
 
 def _emptied(sample: Sample, rng: np.random.Generator) -> Sample:
-    """A sample without its columns: the background on some level, counted anew."""
-    level = sample.clean_peak * rng.uniform(0.02, 1.0)
-
-    def background(shape: tuple[int, ...]) -> Tensor:
-        """Expected intensity on a grid, fraction of the beam."""
-        return level + sample.clean_peak * evaluate_background(sample.spec.background, (shape[0], shape[1]))
-
+    """A sample without its columns: its background or amorphous carbon on some level, counted anew."""
+    peak, level = sample.clean_peak, sample.clean_peak * rng.uniform(0.02, 1.0)
+    rows, columns = sample.image.shape
+    if rng.random() < _CARBON:
+        fine = level * _carbon((2 * rows, 2 * columns), sample, rng) + rng.uniform(0.0, 1.0) * level
+        plain = fine[::2, ::2]
+    else:
+        plain, fine = (
+            level + peak * evaluate_background(sample.spec.background, shape)
+            for shape in ((rows, columns), (2 * rows, 2 * columns))
+        )
     counts = sample.dose_e_per_A2 * sample.pixel_size_A**2
-    image = rng.poisson((background(sample.image.shape) * counts).clamp_min(0.0).double().numpy())
-    labels = {
-        name: background(value.shape) if name in ("noNoise", "noNoiseUpinterpolation2x") else torch.zeros_like(value)
-        for name, value in sample.labels.items()
-        if name in MAPS
-    }
+    image = rng.poisson((plain * counts).clamp_min(0.0).double().numpy(force=True))
+    shown = {"noNoise": plain, "noNoiseUpinterpolation2x": fine}
+    labels = {name: shown.get(name, torch.zeros_like(value)) for name, value in sample.labels.items() if name in MAPS}
     old = sample.columns
     none = replace(
         old, xy_px=old.xy_px[:0], weight_A2=old.weight_A2[:0], atoms=old.atoms[:0], kind=old.kind[:0], crlb_A=None
@@ -163,19 +176,36 @@ def _emptied(sample: Sample, rng: np.random.Generator) -> Sample:
     return replace(sample, image=torch.from_numpy(image.astype(np.float32)), labels=labels, columns=none)
 
 
-def _worn(image: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """An image as it may come: smoothed, with read-out noise, in eight bits or clipped."""
-    chances = rng.random(4)
+def _carbon(shape: tuple[int, int], sample: Sample, rng: np.random.Generator) -> Tensor:
+    """Atoms anywhere in a film, seen by the sample's probe: mean 1 over the field, on a grid of half its pixel size."""
+    low, high = np.log(_CARBON_PER_A2)
+    edge_A = sample.pixel_size_A / 2.0
+    atoms = rng.poisson(np.exp(rng.uniform(low, high)) * edge_A**2, shape).astype(np.float64)
+    y, x = (np.fft.fftfreq(count, edge_A) for count in shape)
+    transfer = sample.spec.optics.otf(np.hypot(y[:, None], x[None, : shape[1] // 2 + 1]))
+    seen = np.fft.irfft2(np.fft.rfft2(atoms / atoms.mean()) * transfer, s=shape)
+    return torch.from_numpy(np.maximum(seen, 0.0).astype(np.float32))
+
+
+def _worn(image: NDArray[np.float64], pixel_size_A: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """An image as it may come: with read-out noise, uneven rows, smoothed, enlarged, in eight bits or clipped."""
+    chances = rng.random(6)
     if chances[0] < 0.2:
         image = image + rng.normal(0.0, rng.uniform(0.1, 1.0) * np.sqrt(image.mean() + 1e-3), image.shape)
-    if chances[1] < 0.15:
-        image = gaussian_filter(image, rng.uniform(0.4, 1.5))
-    if chances[2] < 0.2:
+    if chances[1] < 0.1:
+        image = image * (1.0 + rng.normal(0.0, rng.uniform(0.002, 0.05), (len(image), 1)))
+    if chances[2] < 0.25:
+        image = gaussian_filter(image, rng.uniform(*_SMOOTHED_A) / pixel_size_A)
+    if chances[3] < 0.1 and pixel_size_A <= _ENLARGED_A and not any(count % 2 for count in image.shape):
+        coarse = image.reshape(image.shape[0] // 2, 2, image.shape[1] // 2, 2).mean(axis=(1, 3))
+        rows, columns = ((np.arange(count) - 0.5) / 2.0 for count in image.shape)
+        image = map_coordinates(coarse, np.meshgrid(rows, columns, indexing="ij"), order=3, mode="nearest")
+    if chances[4] < 0.2:
         share = rng.choice([0.0, 0.001, 0.005])
         low, high = np.quantile(image, (share, 1.0 - share))
         if high > low:
             image = np.rint(255.0 * np.clip((image - low) / (high - low), 0.0, 1.0)) * ((high - low) / 255.0) + low
-    if chances[3] < 0.03:
+    if chances[5] < 0.03:
         hot = rng.integers(0, image.size, size=int(rng.integers(1, 4)))
         image = image.copy()
         image.flat[hot] = image.max() * rng.uniform(1.0, 20.0)

@@ -15,7 +15,7 @@ from test_cli import builder
 from builder.portal import build_leaderboard, build_portal
 from builder.validation import denoising, images, micrographs, run, speed
 from builder.validation.denoising import best_setting, compare_filters, likeness
-from builder.validation.detection import Tally, detection_claims, judge
+from builder.validation.detection import Faintness, Tally, detection_claims, faintness_table, judge
 from builder.validation.images import BACKGROUNDS, Truth, carbon_image, empty_image, resolvable, unseen_specs
 from builder.validation.intensity import cell_sums, slope
 from builder.validation.page import ORDER
@@ -27,6 +27,7 @@ from temimagenet.models.zoo import write_weights
 from temimagenet.recipe import Recipe, load_recipe
 from temimagenet.render import Sample
 
+DATA = Path(__file__).resolve().parents[1] / "data"
 GRID = np.stack(np.meshgrid(np.arange(10.0, 100.0, 20.0), np.arange(10.0, 100.0, 20.0)), axis=-1).reshape(-1, 2)
 
 
@@ -171,6 +172,28 @@ def test_filters_at_their_best_denoise() -> None:
     for best in compare_filters(noisy, clean.astype(np.float32)).values():
         assert best.psnr_dB > given.psnr_dB + 3.0
         assert best.ssim > given.ssim
+
+
+def test_recall_is_told_by_bound() -> None:
+    faint = Faintness(np.array([1.0, 2.0, 12.0, 24.0]), np.array([True, False, True, False]))
+    table = faintness_table({20.0: faint})
+    assert [row[2] for row in table.rows] == [2, 0, 1, 0, 1]
+    assert [row[1] for row in table.rows][::2] == [0.5, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("micrograph", micrographs.MICROGRAPHS)
+def test_marks_hold_a_method_to_account(micrograph: micrographs.Micrograph) -> None:
+    marks = np.loadtxt(DATA / micrograph.marks, delimiter=",", skiprows=1)
+    missed, false = micrographs.annotation_claims(marks, micrograph, DATA)
+    assert missed.met
+    assert false.met
+    middle = np.argsort(np.abs(marks - 255.5).max(axis=1))
+    between = marks[middle[:1]] + 0.7 / micrograph.pixel_size_A
+    missed, false = micrographs.annotation_claims(
+        np.vstack([np.delete(marks, middle[0], axis=0), between]), micrograph, DATA
+    )
+    assert (missed.reached, false.reached) == (1.0, 1.0)
+    assert micrographs.annotation_claims(np.zeros((0, 2)), micrograph, DATA)[0].reached > 300.0
 
 
 def test_cells_share_an_image_between_columns() -> None:

@@ -12,7 +12,7 @@ from temimagenet import TEMImageNet, load_recipe
 from temimagenet.errors import DatasetError
 from temimagenet.models import FINE_MAPS, PLAIN_MAPS
 from temimagenet.models.columns import CELL
-from temimagenet.models.examples import Examples, batched, from_library, on_the_fly
+from temimagenet.models.examples import Examples, _worn, batched, from_library, on_the_fly
 from temimagenet.recipe import Recipe
 
 MAPS = PLAIN_MAPS + FINE_MAPS
@@ -49,16 +49,40 @@ def test_labels_stay_on_the_image_whatever_was_cut_and_mirrored(examples: Exampl
     assert inside.sum() > 200
 
 
-def test_some_examples_are_empty(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("carbon", [0.0, 1.0])
+def test_some_examples_are_empty(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, carbon: float) -> None:
     monkeypatch.setattr("temimagenet.models.examples._EMPTY", 1.0)
+    monkeypatch.setattr("temimagenet.models.examples._CARBON", carbon)
     example = Examples(on_the_fly(recipe, MAPS), MAPS, 64, seed=3, start=7, count=1)[0]
     assert len(example.columns) == 0
     for name, drawn in example.maps.items():
         if name.startswith("noNoise") and "NoBackground" not in name:
             # The background alone, on the level of the image.
             assert abs(float(drawn.mean() - example.image.mean())) < 0.2
+            # The recipe draws smooth backgrounds; carbon is rough, and the same on both grids.
+            rough = float(drawn[..., 4:].sub(drawn[..., :-4]).std() / drawn.std())
+            assert (rough > 0.4) == (carbon == 1.0)
         else:
             assert float(drawn.abs().max()) == 0.0
+    torch.testing.assert_close(example.maps["noNoiseUpinterpolation2x"][..., ::2, ::2], example.maps["noNoise"])
+
+
+@pytest.mark.parametrize("pixel_size_A", [0.06, 0.1, 0.2])
+@pytest.mark.parametrize("shape", [(64, 64), (63, 50)])
+def test_worn_images_keep_their_columns_where_they_were(pixel_size_A: float, shape: tuple[int, int]) -> None:
+    """Over many wears of one image the spot stays where it is, whatever the pixel and the shape."""
+    y, x = np.indices(shape)
+    spot = 20.0 + 500.0 * np.exp(-0.5 * ((x - 24.3) ** 2 + (y - 30.6) ** 2) / (0.5 / pixel_size_A) ** 2)
+    total = np.zeros(shape)
+    for seed in range(200):
+        worn = _worn(spot, pixel_size_A, np.random.default_rng(seed))
+        assert worn.shape == shape
+        total += np.clip(worn, 0.0, 600.0) / 200.0
+    # Symmetric about the spot.
+    window = total[31 - 12 : 31 + 12, 24 - 12 : 24 + 13] - np.median(total)
+    row, column = np.indices(window.shape)
+    assert abs((window * row).sum() / window.sum() - (30.6 - 19)) < 0.3
+    assert abs((window * column).sum() / window.sum() - (24.3 - 12)) < 0.3
 
 
 def test_an_image_is_its_clean_label_plus_noise(recipe: Recipe) -> None:
