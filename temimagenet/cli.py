@@ -93,7 +93,9 @@ def train(
     library: Annotated[str | None, typer.Option(help="Folder of a rendered library.")] = None,
     network: Annotated[str | None, typer.Option(help="atomnet, unet or faster-rcnn.")] = None,
     loss: Annotated[str | None, typer.Option(help="mse, chi10 or chi100.")] = None,
-    start_from: Annotated[str | None, typer.Option(help="Weights to begin with: a file, atomnet or imagenet.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option(help="Weights to begin with: a file or atomnet; imagenet for a Faster R-CNN.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole run.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the library instead.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
@@ -111,6 +113,8 @@ def train(
     from temimagenet.models.train import settings_for
     from temimagenet.models.train import train as run
 
+    if zone is not None and not (recipe or "").lower().endswith(".cif"):
+        raise ModelError(f"zone {zone}: of a structure; name its CIF file by --recipe")
     if epochs is not None and steps is None:
         steps = 0
     if steps and epochs is None:
@@ -151,6 +155,8 @@ def adapt(
         numbers = tuple(float(part) for part in optics.split(",")) if optics else ()
     except ValueError as error:
         raise ModelError(f"optics {optics!r}: expected three numbers, such as 200,24,0.9") from error
+    if structure.suffix.lower() != ".cif":
+        raise ModelError(f"{structure}: expected a structure file (.cif)")
     if zone.isdigit():
         zone = f"[{zone}]"
     chosen = adapt_settings(

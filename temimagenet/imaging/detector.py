@@ -97,9 +97,9 @@ def check_image(image: ArrayLike, pixel_size_A: float) -> Float[NDArray[np.float
 
 
 def without_spikes(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Hot pixels and cosmic rays cut down: what stands four times as far above the median as all but a thousandth."""
-    middle, high = np.quantile(values, (0.5, 0.999))
-    if high == middle:
-        return values
-    cut: NDArray[np.float64] = np.minimum(values, middle + 4.0 * (high - middle))
+    """Hot and dead pixels cut down: what lies four times as far from the median as all but a thousandth on its side."""
+    low, middle, high = np.quantile(values, (0.001, 0.5, 0.999))
+    least = middle - 4.0 * (middle - low) if low < middle else -np.inf
+    most = middle + 4.0 * (high - middle) if high > middle else np.inf
+    cut: NDArray[np.float64] = np.clip(values, least, most)
     return cut
