@@ -7,6 +7,7 @@ estimated from the image (MacKay, Neural Computation 4 (1992) 415, on the number
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -34,7 +35,16 @@ from temimagenet.localize.joint import (
     State,
     Step,
 )
-from temimagenet.localize.protocol import Flag, FoundColumns, Localizer, check_image, check_starts, doubts
+from temimagenet.localize.protocol import (
+    Flag,
+    FoundColumns,
+    Localizer,
+    check_image,
+    check_starts,
+    doubts,
+    owners,
+    repeated,
+)
 
 __all__ = ["ScanAware", "ScanFit", "fit_scan_aware"]
 
@@ -150,7 +160,8 @@ def fit_scan_aware(
         width_px: rough standard deviation of a column's spot in pixels.
 
     Returns:
-        The fit; its columns are in the order of the starts.
+        The fit; its columns are in the order of the starts. Of starts within half a spot's width of one another the
+        first is fitted; the others are that column again, flagged `Flag.TWICE`.
 
     Raises:
         LocalizeError: the image or a start cannot be used, or there is no start.
@@ -158,12 +169,20 @@ def fit_scan_aware(
     # A hot pixel would set the noise that the first round is weighted by.
     values = without_spikes(check_image(image, pixel_size_A))
     start = check_starts(values, start_px, width_px)
+    owner = owners(start, width_px)
+    start = start[np.unique(owner)]
     if len(start) == 0:
         raise LocalizeError("no columns to start from")
+    # By a power of two nothing is rounded.
+    scale = 2.0 ** math.floor(math.log2(float(np.abs(values).max())))
     # On blocks as small as these two threads on one product make it three times as slow; strips have threads.
     threads = torch.get_num_threads()
     with single_threaded(), ThreadPoolExecutor(threads) as pool:
-        return _fit(values, start, width_px, pixel_size_A, pool if threads > 1 else None)
+        fit = _fit(values / scale, start, width_px, pixel_size_A, pool if threads > 1 else None)
+    found = repeated(fit.columns, owner)
+    columns = replace(found, intensity=found.intensity * scale, intensity_sigma=found.intensity_sigma * scale)
+    noise = (fit.noise[0] * scale**2, fit.noise[1] * scale)
+    return replace(fit, columns=columns, background=fit.background * scale, model=fit.model * scale, noise=noise)
 
 
 def _fit(values: Array, start: Array, width: float, pixel_size_A: float, pool: Executor | None) -> ScanFit:
