@@ -262,9 +262,10 @@ def report(
     from temimagenet.micrographs import batch
     from temimagenet.micrographs.methods import choose_method
 
-    # The model draws the maps, and finds the columns where the method has a network that draws.
-    finds = method == "auto" or "network" in method
-    job = batch.report(choose_method(method, model if finds else "", device), model, device)
+    # A model draws the maps too, but for Faster R-CNN, which draws none.
+    finds = method in ("auto", "faster-rcnn") or "network" in method
+    localizer = choose_method(method, model if finds else "", device)
+    job = batch.report(localizer, "" if method == "faster-rcnn" else model, device)
     _run("report", job, images, _opening(pixel_size, signal, frame), out, device, jsonl)
 
 

@@ -208,9 +208,7 @@ def _remarks(columns: FoundColumns, localizer: Localizer) -> tuple[str, ...]:
     if not len(columns):
         return ("No column was found.",)
     if isinstance(localizer, Automatic) and len(columns) > MOST_JOINT:
-        return (
-            f"More than {MOST_JOINT} columns: the network's own positions; --method scan-aware fits them together.",
-        )
+        return (f"More than {MOST_JOINT} columns: told by the network alone; --method scan-aware fits them.",)
     return ()
 
 

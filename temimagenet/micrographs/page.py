@@ -131,7 +131,7 @@ def _numbers(columns: FoundColumns) -> str:
     told = [(f"{len(columns)}", "columns"), (f"{int((~sound).sum())}", "of them flagged")]
     for axis, across in enumerate("xy"):
         known = sigma[np.isfinite(sigma[:, axis]), axis]
-        told.append((f"{np.median(known):.2g} pm" if len(known) else "–", f"standard error of {across}, median"))
+        told.append((f"{np.median(known):.2f} pm" if len(known) else "–", f"standard error of {across}, median"))
     return '<ul class="numbers">' + "".join(f"<li><b>{value}</b>{label}</li>" for value, label in told) + "</ul>"
 
 
@@ -147,9 +147,17 @@ def _columns(image: NDArray[np.floating], columns: FoundColumns) -> str:
     key = "intensities are not known by this method"
     if len(known):
         low, high = np.quantile(known, (0.02, 0.98))
-        key = f"intensity above background: {low:.3g}<span class='bar'></span>{high:.3g} (2nd to 98th percentile)"
+        key = (
+            f"intensity above background: {_short(low)}<span class='bar'></span>{_short(high)} (2nd to 98th percentile)"
+        )
     picture = overlay_svg(image, columns, colours(columns.intensity), labels)
-    return f'<figure class="wide">{picture}<figcaption>{key}; point at a column for its numbers</figcaption></figure>'
+    told = f"{key}; ringed red where flagged; point at a column for its numbers"
+    return f'<figure class="wide">{picture}<figcaption>{told}</figcaption></figure>'
+
+
+def _short(value: float) -> str:
+    """A number in few characters."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 def _figure(image: NDArray[np.floating], caption: str) -> str:
@@ -189,6 +197,7 @@ def _histogram(axes: Axes, values: NDArray[np.floating], label: str, counted: st
     if len(known):
         low, high = np.quantile(known, (0.005, 0.995))
         axes.hist(known, bins=60, range=(float(low), float(max(high, low + 1e-12))), color="0.6")
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel(label)
     axes.set_ylabel(counted)
 
@@ -212,7 +221,7 @@ def _lattice(columns: FoundColumns) -> str:
         "<p>Separations of neighbouring equivalent columns, along the two shortest vectors of the lattice; their "
         "spread holds errors, scan noise and what the specimen itself is uneven by.</p>"
         + _table(told)
-        + _plot(lattice.plot(), "Separations along a and b.")
+        + f'<div class="wide">{_plot(lattice.plot(), "Separations along a and b.")}</div>'
     )
 
 

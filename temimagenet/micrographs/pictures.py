@@ -110,7 +110,7 @@ def overlay_svg(
     Args:
         image: the image.
         columns: its columns.
-        fills: a colour for each column, drawn as a disc; rings, red where flagged, unless given.
+        fills: a colour for each column, drawn as a disc, ringed red where flagged; rings alone unless given.
         labels: a text for each column, shown under the pointer.
     """
     rows, cols = image.shape
@@ -124,9 +124,13 @@ def overlay_svg(
         f'href="data:image/png;base64,{picture}"/>',
         f'<g fill="none" stroke-width="{0.15 * radius:.2f}">' if fills is None else "<g>",
     ]
-    sound = columns.sound
-    for number, (x, y) in enumerate(columns.xy_px + 0.5):
-        colour = f'stroke="{_SOUND if sound[number] else _DOUBTFUL}"' if fills is None else f'fill="{fills[number]}"'
+    for number, ((x, y), sound) in enumerate(zip(columns.xy_px + 0.5, columns.sound, strict=True)):
+        if fills is None:
+            colour = f'stroke="{_SOUND if sound else _DOUBTFUL}"'
+        else:
+            colour = f'fill="{fills[number]}"' + (
+                "" if sound else f' stroke="{_DOUBTFUL}" stroke-width="{radius / 3:.2f}"'
+            )
         title = f"<title>{labels[number]}</title>" if labels else ""
         lines.append(f'<circle cx="{x:.3f}" cy="{y:.3f}" r="{radius:.2f}" {colour}>{title}</circle>')
     lines += [
