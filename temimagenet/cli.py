@@ -269,6 +269,38 @@ def report(
     _run("report", job, images, _opening(pixel_size, signal, frame), out, device, jsonl)
 
 
+@app.command()
+def strain(
+    images: Images,
+    pixel_size: PixelSize = "",
+    reference: Annotated[
+        str,
+        typer.Option(help="Unstrained region in pixels: left,top,right,bottom. The whole image's mean unless given."),
+    ] = "",
+    method: Method = "auto",
+    model: ModelOption = "",
+    out: Out = Path("results"),
+    signal: SignalOption = None,
+    frame: FrameOption = None,
+    device: Device = "cpu",
+    jsonl: JsonLines = False,
+) -> None:
+    """Map strain and rotation of the lattice, column by column, against a region of the same image."""
+    from temimagenet.errors import MicrographError
+    from temimagenet.micrographs import batch
+    from temimagenet.micrographs.methods import choose_method
+
+    edges = None
+    if reference:
+        try:
+            left, top, right, bottom = (float(edge) for edge in reference.split(","))
+        except ValueError as error:
+            raise MicrographError(f"reference {reference!r}: expected left,top,right,bottom in pixels") from error
+        edges = left, top, right, bottom
+    job = batch.strain(choose_method(method, model, device), edges)
+    _run("strain", job, images, _opening(pixel_size, signal, frame), out, device, jsonl)
+
+
 def _opening(pixel_size: str, signal: str | None, frame: str | None) -> Opening:
     """How images are opened, from the options."""
     from temimagenet.micrographs.batch import Opening

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +20,12 @@ from rich.table import Table
 from temimagenet import __version__
 from temimagenet.errors import MicrographError, TEMImageNetError
 from temimagenet.localize.protocol import FoundColumns, Localizer
-from temimagenet.micrographs.files import FORMATS, encode_columns, expand, result_names, write_whole
+from temimagenet.micrographs.files import FORMATS, encode_columns, encode_table, expand, result_names, write_whole
 from temimagenet.micrographs.methods import MOST_JOINT, Automatic
 from temimagenet.micrographs.pictures import overlay_png, overlay_svg, png, tiff, to_8bit
 from temimagenet.micrographs.read import Micrograph, read_micrograph
 
-__all__ = ["Done", "Opening", "enhance", "locate", "report", "run"]
+__all__ = ["Done", "Opening", "enhance", "locate", "report", "run", "strain"]
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,9 @@ def _show(console: Console, lines: Sequence[_Line], out: Path) -> None:
     done = [line for line in lines if not line.error]
     if done:
         # What is the same for all is in the records.
-        heads = [head for head in ("columns", "flagged", "standard_error_pm", "maps") if head in done[0].told]
+        heads = [
+            head for head in ("columns", "flagged", "standard_error_pm", "strained", "maps") if head in done[0].told
+        ]
         table = Table(box=None, header_style="bold", pad_edge=False)
         table.add_column("image", overflow="fold")
         for head in heads:
@@ -236,6 +239,33 @@ def locate(localizer: Localizer, formats: Sequence[str], *, pictures: bool = Tru
             contents["_columns.png"] = overlay_png(micrograph.image, columns)
             contents["_columns.svg"] = overlay_svg(micrograph.image, columns)
         return Done(contents, told, _remarks(columns, localizer))
+
+    return job
+
+
+def strain(localizer: Localizer, reference_px: tuple[float, float, float, float] | None) -> Job:
+    """The job that finds columns and writes how the lattice around each is strained, with maps.
+
+    Args:
+        localizer: finds the columns.
+        reference_px: left, top, right and bottom of the unstrained region in pixels; the whole image where None.
+    """
+    from temimagenet.analysis import measure_strain
+
+    def job(micrograph: Micrograph) -> Done:
+        columns = localizer(micrograph.image.astype(np.float64), micrograph.calibrated())
+        found = measure_strain(columns, reference_px)
+        picture = io.BytesIO()
+        found.plot().savefig(picture, format="png", dpi=120)
+        table = {
+            "x_px": found.xy_px[:, 0], "y_px": found.xy_px[:, 1], "exx": found.exx, "eyy": found.eyy, "exy": found.exy,
+            "rotation_deg": found.rotation_deg, "reference": found.reference.astype(np.int64),
+        }  # fmt: skip
+        told = {
+            **_found(columns), "strained": int(np.isfinite(found.exx).sum()), "method": localizer.name,
+            "reference_px": reference_px, "a_px": found.vectors_px[0].tolist(), "b_px": found.vectors_px[1].tolist(),
+        }  # fmt: skip
+        return Done({"_strain.csv": encode_table(table), "_strain.png": picture.getvalue()}, told)
 
     return job
 

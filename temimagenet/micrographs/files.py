@@ -17,7 +17,16 @@ from temimagenet.errors import MicrographError
 from temimagenet.localize.protocol import Flag, FoundColumns
 from temimagenet.micrographs.read import SUFFIXES
 
-__all__ = ["FORMATS", "column_table", "encode_columns", "expand", "flag_words", "result_names", "write_whole"]
+__all__ = [
+    "FORMATS",
+    "column_table",
+    "encode_columns",
+    "encode_table",
+    "expand",
+    "flag_words",
+    "result_names",
+    "write_whole",
+]
 
 Table = dict[str, NDArray[Any]]
 
@@ -140,10 +149,15 @@ def _written(value: Any) -> str:
     return f"{value:.7g}" if np.isfinite(value) else ""
 
 
-def _csv(table: Table, columns: FoundColumns, facts: Mapping[str, Any]) -> bytes:
-    """Comma-separated values, a line a column; unknown numbers are empty."""
+def encode_table(table: Table) -> bytes:
+    """Comma-separated values, a line of each element of the vectors; unknown numbers are empty."""
     lines = [",".join(table), *(",".join(map(_written, row)) for row in zip(*table.values(), strict=True))]
     return ("\n".join(lines) + "\n").encode()
+
+
+def _csv(table: Table, columns: FoundColumns, facts: Mapping[str, Any]) -> bytes:
+    """Comma-separated values, a line a column."""
+    return encode_table(table)
 
 
 def _json(table: Table, columns: FoundColumns, facts: Mapping[str, Any]) -> bytes:

@@ -171,6 +171,7 @@ def test_files_that_are_meant(tmp_path):
         (["locate", "*.xyz"], "pattern *.xyz: no image matches"),
         (["locate", "void"], "folder void: no image in it"),
         (["locate", "a.npy", "--device", "foo"], "device 'foo'"),
+        (["strain", "a.npy", "--reference", "1,2"], "expected left,top,right,bottom"),
         (["enhance", "a.npy", "--maps", "magic"], "maps magic: expected of circularMask"),
         (["enhance", "a.npy", "--model", "magic"], "no model 'magic'"),
     ],
@@ -214,6 +215,21 @@ def test_maps_are_written_with_their_pixel_size():
     assert finer.pixel_size_A == pytest.approx(0.05, rel=1e-4)
     assert finer.image.shape == (2 * SHAPE[0], 2 * SHAPE[1])
     assert Image.open("results/a_gaussianMask.png").size == SHAPE[::-1]
+
+
+def test_strain_is_written_and_what_cannot_be_is_told():
+    np.save("a.npy", spots())
+    call("strain", "a.npy", "--pixel-size", "0.1", "--method", "gaussian-ls", "--reference", "0,0,80,72")
+    lines = Path("results/a_strain.csv").read_text().splitlines()
+    assert lines[0] == "x_px,y_px,exx,eyy,exy,rotation_deg,reference"
+    assert abs(np.mean([float(line.split(",")[2]) for line in lines[1:] if line.split(",")[2]])) < 0.01
+    record = json.loads(Path("results/a_strain.json").read_text())
+    assert np.linalg.norm(record["a_px"]) == pytest.approx(STEP, abs=0.1)
+    assert Image.open("results/a_strain.png").width > 1000
+    told = call(
+        "strain", "a.npy", "--pixel-size", "0.1", "--method", "otsu", "--reference", "0,0,9,9", "--jsonl", code=1
+    )
+    assert "a lattice needs" in json.loads(told)["error"]
 
 
 def test_a_report_needs_nothing_else():
