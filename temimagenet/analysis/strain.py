@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["StrainMap", "measure_strain"]
 
+_MOST = 0.1
+"""More is no strain of the reference's lattice but another grain's, or a wrong neighbour."""
+
 
 @dataclass(frozen=True, eq=False)
 class StrainMap:
     """Strain at each sound column, in the image's axes: x along rows, y downwards.
 
     The deformation gradient F takes the reference's lattice to the one around the column; F = R U with a rotation R,
-    and the strain is U - 1. Values are nan where too few neighbours were found.
+    and the strain is U - 1. Values are nan where too few neighbours were found, or where strain
+    exceeds a tenth: another grain, or wrong neighbours.
 
     Attributes:
         xy_px: (N, 2) positions in pixels.
@@ -123,6 +127,8 @@ def measure_strain(
     cos, sin = np.cos(angle), np.sin(angle)
     back = np.stack([np.stack([cos, sin], axis=1), np.stack([-sin, cos], axis=1)], axis=1)
     stretch = back @ gradient
+    far = ~(np.abs(stretch - np.eye(2)).max(axis=(1, 2)) <= _MOST)
+    stretch[far], angle[far] = np.nan, np.nan
     return StrainMap(
         xy, stretch[:, 0, 0] - 1.0, stretch[:, 1, 1] - 1.0, 0.5 * (stretch[:, 0, 1] + stretch[:, 1, 0]),
         np.degrees(angle), inside, np.stack([a, b]), columns.pixel_size_A,

@@ -415,7 +415,7 @@ def _picture(file: Path) -> list[Signal]:
     if values.ndim == 3:
         values, told = _grey(values)
         notes += told
-    where = f"{file.suffix[1:]} files hold no pixel size"
+    where = f"{file.suffix[1:]} file"
     return [Signal(file.stem, values, where=where, notes=notes)]
 
 
@@ -431,7 +431,7 @@ def _grey(colours: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
 def _array(file: Path) -> list[Signal]:
     """The array of an npy file."""
     values = np.load(file, mmap_mode="r", allow_pickle=False)
-    where = "npy files hold no pixel size"
+    where = "npy file"
     shape = " x ".join(str(edge) for edge in values.shape)
     if values.ndim == 3 and values.shape[-1] in (3, 4) and values.dtype == np.uint8:
         grey, notes = _grey(values)
