@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import KDTree
 
 from temimagenet.errors import LocalizeError
 from temimagenet.imaging.detector import check_image
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Flag", "FoundColumns", "Localizer", "check_image", "check_starts", "doubts", "owners", "repeated"]
 
@@ -86,6 +88,8 @@ class FoundColumns:
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row a column: positions and errors in pixels and picometres, intensity, width, flags."""
+        import pandas as pd
+
         x, y = self.xy_px.T
         return pd.DataFrame(
             {
