@@ -66,7 +66,7 @@ def _shipped() -> bytes:
 def _example(library: Path, catalogue: pd.DataFrame, out: Path) -> dict[str, Any]:
     """An image of the library that is noisy and full of columns, as a PNG of 16 bits, and what it is."""
     full = catalogue[catalogue["columns"] >= catalogue["columns"].median()]
-    row = full.loc[(full["psnr_dB"] - _EXAMPLE_DB).abs().idxmin()]
+    row = full.iloc[int((full["psnr_dB"] - _EXAMPLE_DB).abs().argmin())]
     with Shard(library / row["shard"]) as shard:
         counts = shard.image(int(row["row"]))
     Image.fromarray(counts).save(out / "example.png")

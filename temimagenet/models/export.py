@@ -20,7 +20,7 @@ from temimagenet.models.inputs import PIXEL_RANGE_A
 from temimagenet.models.predict import Model
 from temimagenet.models.unet import FINE_MAPS
 
-__all__ = ["FORMATS", "export_model", "onnx_bytes", "torch_bytes"]
+__all__ = ["FORMATS", "export_model", "onnx_bytes", "torch_program"]
 
 FORMATS = ("onnx", "torch")
 """What `export_model` writes."""
@@ -46,7 +46,7 @@ def export_model(model: Model, path: str | Path, format: str = "onnx") -> None:
     """
     if format not in FORMATS:
         raise ModelError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
-    data = onnx_bytes(model) if format == "onnx" else torch_bytes(model)
+    data = onnx_bytes(model) if format == "onnx" else _torch_bytes(model)
     target = Path(path)
     unfinished = target.with_name(target.name + ".part")
     try:
@@ -72,9 +72,10 @@ def onnx_bytes(model: Model) -> bytes:
     with warnings.catch_warnings():
         # The exporter that traces is called old, yet takes half a second where the other takes ten, and any size.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         torch.onnx.export(
-            _AnySize(model.network, outputs).eval(), (torch.zeros(2, 1, 50, 70),), buffer, dynamo=False,
+            _AnySize(model.network, outputs).eval(), (torch.zeros(2, 1, 50, 70),), buffer,  # type: ignore[arg-type]
+            dynamo=False,
             input_names=["image"], output_names=outputs, dynamic_axes=sizes, opset_version=_OPSET,
             training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False,
         )  # fmt: skip
@@ -84,16 +85,20 @@ def onnx_bytes(model: Model) -> bytes:
     return bytes(graph.SerializeToString())
 
 
-def torch_bytes(model: Model) -> bytes:
+def torch_program(model: Model) -> torch.export.ExportedProgram:
     """A network as a program of `torch.export`; outputs are the maps in the model's order, then the columns."""
     step = model.network.multiple
     rows, columns = (step * torch.export.Dim(f"{name}_{step}", min=1, max=4096) for name in ("rows", "columns"))
     sizes = ({0: torch.export.Dim("batch", min=1, max=4096), 2: rows, 3: columns},)
     example = torch.zeros(2, 1, 3 * step, 4 * step)
     network = _Chosen(model.network, _outputs(model)).eval()
-    program = torch.export.export(network, (example,), dynamic_shapes=sizes, strict=False)
+    return torch.export.export(network, (example,), dynamic_shapes=sizes, strict=False)
+
+
+def _torch_bytes(model: Model) -> bytes:
+    """The same as a file."""
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={"temimagenet.json": json.dumps(_facts(model))})
+    torch.export.save(torch_program(model), buffer, extra_files={"temimagenet.json": json.dumps(_facts(model))})
     return buffer.getvalue()
 
 
