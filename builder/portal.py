@@ -25,6 +25,7 @@ from rich.progress import track
 from builder.browse_index import INDEX, write_index
 from builder.leaderboard import leaderboard_facts
 from builder.statistics import SPLITS, library_plots
+from builder.try_it import write_model
 from builder.validation.page import validation_facts
 from temimagenet.errors import PrecisionError, ShardError
 from temimagenet.storage import Shard, read_catalogue
@@ -87,6 +88,7 @@ def build_portal(
     _assets(out)
     thumbnails = _thumbnails(library, catalogue, out / "thumbs")
     write_index(catalogue, thumbnails, manifest["name"], out / INDEX)
+    write_model(library, catalogue, out / "model")
     shutil.rmtree(out / "data", ignore_errors=True)
     if data_url is None:
         _link_library(library, out / "data", [*manifest["files"], MANIFEST])

@@ -325,6 +325,25 @@ def _run(verb: str, job: Job, images: list[str], opening: Opening, out: Path, de
         raise typer.Exit(1)
 
 
+@app.command()
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="all, circularMask, gaussianMask, superresolution, denoise, denoise-background, or a file of weights."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="The file, such as all.onnx or all.pt2.")],
+    format: Annotated[str, typer.Option(help="onnx, or torch: a program of torch.export.")] = "onnx",
+) -> None:
+    """Write a network for other programs: ONNX of any image size, or a program of torch.export for C++."""
+    from temimagenet.models import load_model
+    from temimagenet.models.export import export_model
+
+    export_model(load_model(model), out, format)
+    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", markup=False)
+
+
 def main() -> None:
     """Run the command line; an error of ours is one clear line and exit status 1."""
     try:

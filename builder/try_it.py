@@ -1,0 +1,73 @@
+"""What the page that runs the network in the browser needs: the model in ONNX, its constants, an example image."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from temimagenet.models import TASKS, Model, columns, inputs, load_model, predict
+from temimagenet.models.export import onnx_bytes
+from temimagenet.models.unet import COLUMN_CHANNELS
+from temimagenet.storage import Shard
+
+__all__ = ["model_facts", "write_model"]
+
+_TILE_PX = 1024
+_MOST_PIXELS = 4096**2
+_EXAMPLE_DB = 14.0
+
+
+def write_model(library: Path, catalogue: pd.DataFrame, out: Path) -> None:
+    """Write the shipped network, its constants and an example image of the library into a folder of the site."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    data = _shipped()
+    name = f"atomnet-{hashlib.sha256(data).hexdigest()[:12]}.onnx"
+    (out / name).write_bytes(data)
+    facts = model_facts() | {"file": name, "example": _example(library, catalogue, out)}
+    (out / "network.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def model_facts() -> dict[str, Any]:
+    """The constants of prediction, as `site/assets/try-network.js` reads them."""
+    return {
+        "maps": list(TASKS.values()),
+        "channels": COLUMN_CHANNELS,
+        "multiple": load_model("all").network.multiple,
+        "range_A": inputs.PIXEL_RANGE_A,
+        "comfortable_A": inputs._COMFORTABLE_A,
+        "above_zero": inputs._ABOVE_ZERO,
+        "sharper": {inputs._SHARP: inputs._SHARPER},
+        "tile_px": _TILE_PX,
+        "overlap_px": predict._OVERLAP_PX,
+        "most_pixels": _MOST_PIXELS,
+        "cell_px": columns.CELL,
+        "reach_cells": columns._REACH,
+        "least_spread": columns._LEAST_SPREAD,
+        "heard_chance": columns._LEAST_CHANCE,
+        "apart_A": columns._APART_A,
+    }
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> bytes:
+    """The shipped network with the maps of the five tasks, in ONNX."""
+    model = load_model("all")
+    return onnx_bytes(Model(model.network, tuple(TASKS.values()), model.facts))
+
+
+def _example(library: Path, catalogue: pd.DataFrame, out: Path) -> dict[str, Any]:
+    """An image of the library that is noisy and full of columns, as a PNG of 16 bits, and what it is."""
+    full = catalogue[catalogue["columns"] >= catalogue["columns"].median()]
+    row = full.iloc[int((full["psnr_dB"] - _EXAMPLE_DB).abs().argmin())]
+    with Shard(library / row["shard"]) as shard:
+        counts = shard.image(int(row["row"]))
+    Image.fromarray(counts).save(out / "example.png")
+    return {"file": "example.png", "name": f"{row['id']}.png", "pixel_size_A": float(row["pixel_size_A"])}
