@@ -16,8 +16,9 @@ else
 	@echo "built build/portal; serve it with: $(RUN) -m builder serve"
 endif
 
+# A process a core, each with one thread: two threads on one operation stall when another process takes a core.
 test: env
-	$(RUN) -m pytest -q
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile
 
 lint: env
 	$(RUN) -m ruff check .

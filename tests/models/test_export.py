@@ -90,7 +90,7 @@ def test_what_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch, capsys)
             main()
         return " ".join(capsys.readouterr().err.split())
 
-    assert "no model 'nothing': expected a .safetensors file or one of atomnet" in told("nothing", "out.onnx")
+    assert "no model 'nothing': expected a .safetensors file or one of all, circularMask" in told("nothing", "out.onnx")
     assert "format 'jpeg': expected one of onnx, torch" in told("all", "out.onnx", "--format", "jpeg")
     assert "cannot be written (No such file or directory)" in told("all", str(tmp_path / "none" / "out.onnx"))
     assert "cannot be written (Is a directory)" in told("all", str(tmp_path))
