@@ -23,6 +23,8 @@ from PIL import Image
 from rich.progress import track
 
 from builder.leaderboard import leaderboard_facts
+from builder.samples import FOLDER as SAMPLES
+from builder.samples import write_samples
 from builder.validation.page import validation_facts
 from temimagenet.errors import PrecisionError, ShardError
 from temimagenet.storage import Shard, read_catalogue
@@ -84,6 +86,7 @@ def build_portal(
     out.mkdir(parents=True, exist_ok=True)
     _assets(out)
     _thumbnails(library, catalogue, out / "thumbs")
+    write_samples(library, manifest, catalogue, out / SAMPLES)
     shutil.rmtree(out / "data", ignore_errors=True)
     if data_url is None:
         _link_library(library, out / "data", [*manifest["files"], MANIFEST])

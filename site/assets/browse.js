@@ -1,5 +1,6 @@
 // The browse page: facets, ranges, text search and sort over the catalogue, and a grid that keeps few elements.
-import { bytes, catalogue, tell } from "./library.js";
+import { catalogue } from "./catalogue.js";
+import { bytes, tell } from "./library.js";
 
 const FACETS = [
   ["material", "Material"],
