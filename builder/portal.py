@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
+from builder.browse_index import INDEX, write_index
 from builder.leaderboard import leaderboard_facts
 from builder.samples import FOLDER as SAMPLES
 from builder.samples import write_samples
+from builder.statistics import SPLITS, library_plots
 from builder.validation.page import validation_facts
 from temimagenet.errors import PrecisionError, ShardError
 from temimagenet.storage import Shard, read_catalogue
@@ -85,7 +87,8 @@ def build_portal(
     catalogue = read_catalogue(library)
     out.mkdir(parents=True, exist_ok=True)
     _assets(out)
-    _thumbnails(library, catalogue, out / "thumbs")
+    thumbnails = _thumbnails(library, catalogue, out / "thumbs")
+    write_index(catalogue, thumbnails, manifest["name"], out / INDEX)
     write_samples(library, manifest, catalogue, out / SAMPLES)
     shutil.rmtree(out / "data", ignore_errors=True)
     if data_url is None:
@@ -159,8 +162,8 @@ def thumbnail(counts: NDArray[np.uint16], pixels: int = THUMBNAIL_PX) -> bytes:
     return buffer.getvalue()
 
 
-def _thumbnails(library: Path, catalogue: pd.DataFrame, out: Path) -> None:
-    """One pack of thumbnails a shard, and an index of offsets; packs of unchanged shards are kept."""
+def _thumbnails(library: Path, catalogue: pd.DataFrame, out: Path) -> dict[str, Any]:
+    """One pack of thumbnails a shard, and an index of offsets, returned too; packs of unchanged shards are kept."""
     out.mkdir(exist_ok=True)
     index_path = out / "index.json"
     old: dict[str, Any] = {}
@@ -182,6 +185,7 @@ def _thumbnails(library: Path, catalogue: pd.DataFrame, out: Path) -> None:
         if path.name not in {entry["pack"] for entry in index.values()}:
             path.unlink()
     index_path.write_text(json.dumps(index, separators=(",", ":")), encoding="utf-8")
+    return index
 
 
 def _link_library(library: Path, out: Path, names: list[str]) -> None:
@@ -221,7 +225,7 @@ def _pages(
         {
             "name": name,
             "morphology": group["morphology"].iloc[0],
-            **{split: int((group["split"] == split).sum()) for split in ("train", "test", "heldout")},
+            **{split: int((group["split"] == split).sum()) for split in SPLITS},
         }
         for name, group in catalogue.groupby("entry", sort=False)
     ]
@@ -236,6 +240,8 @@ def _pages(
         "docs": docs,
         "mosaic": _mosaic(out, catalogue),
         "json_ld": _json_ld(manifest, data_url),
+        "sections": library_plots(catalogue),
+        "splits": SPLITS,
     }
     for template in sorted((CHECKOUT / "site" / "templates").glob("*.html.j2")):
         page = template.name.removesuffix(".j2")

@@ -1,226 +1,336 @@
-// The browse page: facets, ranges, text search and sort over the catalogue, and a grid that keeps few elements.
-import { catalogue } from "./catalogue.js";
-import { bytes, tell } from "./library.js";
+// The browse page: filters, sorting, grid and table over the index, with the whole state in the address.
+import { loadIndex, sampleId, word } from "./browse-index.js";
+import { element, figure } from "./dom.js";
+import { Facet, Range } from "./facets.js";
+import { Filter } from "./filter.js";
+import { Selection } from "./selection.js";
+import { Thumbnails } from "./thumbnails.js";
+import { Grid, SORTABLE, Table } from "./views.js";
 
-const FACETS = [
-  ["material", "Material"],
-  ["zone", "Zone axis"],
-  ["morphology", "Morphology"],
-  ["condition", "Condition"],
-  ["engine", "Engine"],
-  ["field_of_view_A", "Field of view (Å)"],
-  ["rotation_deg", "Rotation (°)"],
-  ["background", "Background"],
-  ["split", "Split"],
-];
-const RANGES = [
-  ["psnr_dB", "PSNR (dB)"],
-  ["columns", "Columns in the image"],
-  ["scan_sigma_A", "Scan noise (Å)"],
-  ["crlb_median_pm", "Bound, median (pm)"],
-];
-const TILE = { width: 112, height: 152 };
+const FACETS = {
+  material: "Material",
+  zone: "Zone axis",
+  morphology: "Morphology",
+  condition: "Condition",
+  engine: "Engine",
+  field_of_view_A: "Field of view (Å)",
+  rotation_deg: "Rotation (°)",
+  background: "Background",
+  split: "Split",
+};
+const RANGES = {
+  psnr_dB: "PSNR (dB)",
+  dose_e_per_A2: "Dose (e/Å²)",
+  columns: "Columns in the image",
+  scan_sigma_A: "Scan jitter (Å)",
+  pixel_size_A: "Pixel size (Å)",
+  crlb_median_pm: "Bound, median (pm)",
+};
+const LOGARITHMIC = new Set(["dose_e_per_A2", "columns", "crlb_median_pm"]);
+const SORTS = { index: "number", entry: "entry", psnr_dB: "PSNR", dose_e_per_A2: "dose", columns: "columns", scan_sigma_A: "jitter", pixel_size_A: "pixel size", crlb_median_pm: "bound" };
+const ADDRESS_MS = 250;
 
-const state = { q: "", sort: "index", chosen: new Map(), range: new Map() };
-let rows = [];
-let shown = [];
-let ranges = [];
-const boxes = new Map();
+const byId = (id) => document.getElementById(id);
+const scroller = byId("view");
+const start = { q: "", sort: "index", descending: false, view: "grid", selected: false };
+const state = { ...start, facets: new Map(), ranges: new Map() };
+let index, filter, grid, table, view, selection, picks;
+const facets = new Map();
+const ranges = new Map();
 
-const grid = document.getElementById("grid");
-const tall = grid.firstElementChild;
+begin().catch((error) => {
+  notice([error.message]);
+  byId("count").textContent = "No samples to show";
+  document.body.classList.add("broken");
+});
 
-start().catch((error) => tell(error.message));
+async function begin() {
+  index = await loadIndex();
+  const fields = Object.keys(RANGES).filter((field) => index.columns[field]);
+  filter = new Filter(index, Object.keys(FACETS), Object.fromEntries(fields.map((field) => [field, LOGARITHMIC.has(field)])));
+  choices();
+  build(fields);
+  notice(fromAddress());
+  apply();
+  listen();
+  byId("browse").removeAttribute("aria-busy");
+  await new Promise(requestAnimationFrame);
+  performance.mark("interactive");
+}
 
-async function start() {
-  rows = await catalogue();
-  // Bounds are in libraries that were rendered with them.
-  ranges = RANGES.filter(([field]) => rows.some((row) => row[field] != null));
-  fromUrl();
-  for (const row of rows) {
-    row.text = ` ${row.id} ${row.entry} ${row.material} ${row.formula} ${row.zone} ${row.morphology} ${row.background} ${row.split} ${row.engine}`.toLowerCase();
-    row.text += ` ${row.zone.replace(/[[\]]/g, "")} ${row.psnr_dB < 14 ? "noisy" : ""}`;
+/** Samples chosen by hand, as flags of rows. */
+function choices() {
+  let rowOf;
+  selection = new Selection(index.name);
+  picks = {
+    flags: new Uint8Array(index.rows),
+    set: (rows, chosen) => selection.set([...rows].map(name), chosen),
+  };
+  const read = () => {
+    picks.flags.fill(0);
+    if (!selection.size) return;
+    rowOf ??= new Map(Array.from({ length: index.rows }, (_, row) => [name(row), row]));
+    for (const chosen of selection.all()) if (rowOf.has(chosen)) picks.flags[rowOf.get(chosen)] = 1;
+  };
+  read();
+  selection.addEventListener("change", () => {
+    read();
+    if (state.selected) update(true);
+    else view.refresh();
+    told();
+  });
+}
+
+function name(row) {
+  return `${sampleId(index, row)} ${word(index, "engine", row)}`;
+}
+
+function build(fields) {
+  const parent = byId("facets");
+  for (const [field, title] of Object.entries(FACETS)) {
+    const facet = new Facet(title, index.values[field], index.notes[field], (chosen) => {
+      state.facets.set(field, chosen);
+      filter.facet(field, chosen);
+      update();
+    });
+    facets.set(field, facet);
+    parent.append(facet.element);
   }
-  build();
-  update();
-}
-
-function fromUrl() {
-  const query = new URLSearchParams(location.search);
-  state.q = query.get("q") ?? "";
-  state.sort = query.get("sort") ?? "index";
-  const unknown = [];
-  for (const [key, value] of query) {
-    if (FACETS.some(([field]) => field === key)) state.chosen.set(key, new Set(value.split("|")));
-    else if (ranges.some(([field]) => field === key)) state.range.set(key, value.split("..").map(number));
-    else if (key !== "q" && key !== "sort") unknown.push(key);
+  for (const field of fields) {
+    const range = new Range(RANGES[field], filter.axes[field], (low, high) => {
+      state.ranges.set(field, [low, high]);
+      filter.range(field, low, high);
+      update();
+    });
+    ranges.set(field, range);
+    parent.append(range.element);
   }
-  const sort = document.getElementById("sort");
-  sort.value = state.sort;
-  if (!sort.value) [sort.value, state.sort] = ["index", "index"];
-  document.getElementById("text").value = state.q;
-  if (unknown.length) tell(`This address asks for ${unknown.join(", ")}, which the catalogue does not have; the rest applies.`);
+  for (const [field, title] of Object.entries(SORTS)) if (index.columns[field]) byId("sort").append(new Option(title, field));
+  const thumbnails = new Thumbnails(index, (row) => view.arrived(row));
+  grid = new Grid(scroller, index, thumbnails, picks);
+  table = new Table(scroller, index, thumbnails, picks);
 }
 
-function number(text) {
-  const value = parseFloat(text);
-  return Number.isFinite(value) ? value : null;
+/** State out of the address; sentences about what it asks for in vain. */
+function fromAddress() {
+  const wrong = [];
+  for (const [key, value] of new URLSearchParams(location.search)) {
+    if (key === "q") state.q = value;
+    else if (key === "sort") {
+      const field = value.replace(/^-/, "");
+      if ((field in SORTS || SORTABLE.includes(field)) && index.columns[field]) [state.sort, state.descending] = [field, value.startsWith("-")];
+      else wrong.push(`sort “${value}”`);
+    } else if (key === "view") {
+      if (value === "grid" || value === "table") state.view = value;
+      else wrong.push(`view “${value}”`);
+    } else if (key === "selected") {
+      if (value === "1") state.selected = true;
+      else wrong.push(`selected “${value}”`);
+    } else if (facets.has(key)) {
+      const asked = value.split("|");
+      const known = asked.filter((text) => index.values[key].includes(text));
+      if (known.length) state.facets.set(key, new Set(known));
+      wrong.push(...asked.filter((text) => !known.includes(text)).map((text) => `${key} “${text}”`));
+    } else if (ranges.has(key)) {
+      const limits = value.split("..").map((text) => (text === "" ? null : Number(text)));
+      const [low, high] = limits.length === 2 ? limits : [NaN, NaN];
+      if (Number.isNaN(low) || Number.isNaN(high)) wrong.push(`${key} “${value}” (a range is written 1..5)`);
+      else if (low !== null && high !== null && low > high) wrong.push(`${key} “${value}” (its ends are the wrong way round)`);
+      else state.ranges.set(key, [low, high]);
+    } else wrong.push(`“${key}”`);
+  }
+  return wrong.length ? [`This address asks for ${wrong.join(", ")}, which the library does not have; the rest applies.`] : [];
 }
 
-function toUrl() {
+function toAddress() {
   const query = new URLSearchParams();
   if (state.q) query.set("q", state.q);
-  if (state.sort !== "index") query.set("sort", state.sort);
-  for (const [field, values] of state.chosen) if (values.size) query.set(field, [...values].join("|"));
-  for (const [field, [low, high]] of state.range) if (low !== null || high !== null) query.set(field, `${low ?? ""}..${high ?? ""}`);
+  for (const [field, chosen] of state.facets) if (chosen.size) query.set(field, [...chosen].join("|"));
+  for (const [field, [low, high]] of state.ranges) if (low !== null || high !== null) query.set(field, `${low ?? ""}..${high ?? ""}`);
+  if (state.selected) query.set("selected", "1");
+  if (state.sort !== "index" || state.descending) query.set("sort", (state.descending ? "-" : "") + state.sort);
+  if (state.view !== "grid") query.set("view", state.view);
   const text = query.toString();
   history.replaceState(null, "", text ? `?${text}` : location.pathname);
 }
 
-function build() {
-  const parent = document.getElementById("facets");
-  for (const [field, title] of FACETS) {
-    const values = [...new Set(rows.map((row) => String(row[field] ?? "")))].filter((value) => value !== "");
-    values.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-    const set = element("fieldset", {}, element("legend", {}, title));
-    for (const value of values) {
-      const input = element("input", { type: "checkbox" });
-      input.checked = state.chosen.get(field)?.has(value) ?? false;
-      input.addEventListener("change", () => {
-        const chosen = state.chosen.get(field) ?? new Set();
-        input.checked ? chosen.add(value) : chosen.delete(value);
-        state.chosen.set(field, chosen);
-        update();
-      });
-      const count = element("span");
-      const label = element("label", {}, input, element("span", {}, value), count);
-      boxes.set(`${field}=${value}`, { input, count, label });
-      set.append(label);
-    }
-    parent.append(set);
+// Browsers slow down pages that change their address often: at most a few times a second.
+const address = { timer: 0, last: -Infinity };
+
+function writeAddress() {
+  clearTimeout(address.timer);
+  const write = () => {
+    address.last = performance.now();
+    toAddress();
+  };
+  if (performance.now() - address.last > ADDRESS_MS) write();
+  else address.timer = setTimeout(write, ADDRESS_MS);
+}
+
+/** Bring controls and filters to the state. */
+function apply() {
+  byId("text").value = state.q;
+  filter.text(state.q);
+  filter.selected(state.selected ? picks.flags : null);
+  for (const [field, facet] of facets) {
+    facet.set(state.facets.get(field) ?? []);
+    filter.facet(field, facet.chosen);
   }
-  for (const [field, title] of ranges) {
-    const current = state.range.get(field) ?? [null, null];
-    const inputs = ["from", "to"].map((word, end) => {
-      const input = element("input", { type: "number", step: "any", "aria-label": `${title}, ${word}`, placeholder: word });
-      input.value = current[end] ?? "";
-      input.addEventListener("input", () => {
-        const range = state.range.get(field) ?? [null, null];
-        range[end] = number(input.value);
-        state.range.set(field, range);
-        update();
-      });
-      return input;
+  for (const [field, range] of ranges) {
+    const [low, high] = state.ranges.get(field) ?? [null, null];
+    range.set(low, high);
+    filter.range(field, low, high);
+  }
+  look();
+  update();
+}
+
+/** Show the grid or the table. */
+function look() {
+  view = state.view === "table" ? table : grid;
+  scroller.replaceChildren(view.element);
+  for (const button of document.querySelectorAll("[data-view]")) button.setAttribute("aria-pressed", String(button.dataset.view === state.view));
+}
+
+function update(stay = false) {
+  if (state.selected) filter.selected(picks.flags);
+  const found = filter.count();
+  for (const [field, facet] of facets) facet.draw(found.counts[field]);
+  for (const [field, range] of ranges) range.draw(found.bins[field]);
+  const top = scroller.scrollTop;
+  view.show(filter.order(state.sort, state.descending));
+  if (stay) {
+    scroller.scrollTop = top;
+    view.paint();
+  }
+  table.sorted(state.sort, state.descending);
+  byId("sort").value = state.sort in SORTS ? state.sort : "";
+  byId("direction").setAttribute("aria-pressed", String(state.descending));
+  chips(found);
+  told(found.total);
+  writeAddress();
+}
+
+let shown = 0;
+
+/** How many samples are shown, and how many are selected. */
+function told(total = shown) {
+  shown = total;
+  const all = index.rows.toLocaleString("en");
+  const plural = index.rows === 1 ? "sample" : "samples";
+  byId("count").textContent = total === index.rows ? `${all} ${plural}` : `${total.toLocaleString("en")} of ${all} ${plural}`;
+  byId("picked").hidden = !selection.size && !state.selected;
+  byId("picked-count").textContent = `${selection.size.toLocaleString("en")} selected`;
+  byId("only").checked = state.selected;
+}
+
+/** The conditions in force: [name for the filter, words for the visitor, how to lift it]. */
+function conditions() {
+  const list = [];
+  if (state.q.trim()) list.push(["text", `“${state.q.trim()}”`, () => (state.q = "")]);
+  if (state.selected) list.push(["selected", "selected only", () => (state.selected = false)]);
+  for (const [field, chosen] of state.facets) if (chosen.size) list.push([field, `${FACETS[field]}: ${[...chosen].join(", ")}`, () => state.facets.delete(field)]);
+  for (const [field, [low, high]] of state.ranges) {
+    if (low === null && high === null) continue;
+    const limits = low === null ? `up to ${figure(high)}` : high === null ? `from ${figure(low)}` : `${figure(low)} to ${figure(high)}`;
+    list.push([field, `${RANGES[field]}: ${limits}`, () => state.ranges.delete(field)]);
+  }
+  return list;
+}
+
+/** Buttons that lift conditions; where nothing fits, each says what it would bring back. */
+function chips(found) {
+  const active = conditions();
+  const button = (text, label, lift) => {
+    const node = element("button", { type: "button", class: "chip", "aria-label": label }, text);
+    node.addEventListener("click", () => {
+      lift();
+      apply();
+      byId("count").focus();
     });
-    parent.append(element("fieldset", {}, element("legend", {}, title), element("div", { class: "range" }, inputs[0], "–", inputs[1])));
-  }
-  document.getElementById("text").addEventListener("input", (event) => {
+    return node;
+  };
+  byId("chips").replaceChildren(...active.map(([, words, lift]) => button(`${words} ×`, `Remove filter ${words}`, lift)));
+  byId("clear").hidden = !active.length;
+  const empty = byId("empty");
+  empty.hidden = found.total > 0;
+  scroller.hidden = found.total === 0;
+  if (found.total) return;
+  const ways = active.filter(([condition]) => found.without[condition] > 0);
+  const back = ways.map(([condition, words, lift]) => button(`Without ${words}: ${found.without[condition].toLocaleString("en")}`, `Remove filter ${words}`, lift));
+  const why = !active.length
+    ? "This library has no samples."
+    : state.selected && !selection.size
+      ? "No samples are selected. Select some by the boxes on their pictures, or with the space bar."
+      : ways.length
+        ? "No sample meets all of these filters together. Leaving one out brings samples back:"
+        : "No sample meets these filters, nor all but one of them. Clear them to start anew.";
+  empty.replaceChildren(element("p", {}, why), element("div", { class: "ways" }, ...back));
+}
+
+function clear() {
+  Object.assign(state, { q: "", selected: false });
+  state.facets.clear();
+  state.ranges.clear();
+  notice([]);
+  apply();
+}
+
+function sort(field, descending) {
+  [state.sort, state.descending] = [field, descending];
+  update();
+}
+
+function listen() {
+  byId("text").addEventListener("input", (event) => {
     state.q = event.target.value;
+    filter.text(state.q);
     update();
   });
-  document.getElementById("sort").addEventListener("change", (event) => {
-    state.sort = event.target.value;
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  byId("sort").addEventListener("change", (event) => sort(event.target.value, state.descending));
+  byId("direction").addEventListener("click", () => sort(state.sort, !state.descending));
+  byId("clear").addEventListener("click", clear);
+  byId("only").addEventListener("change", (event) => {
+    state.selected = event.target.checked;
+    filter.selected(state.selected ? picks.flags : null);
     update();
   });
-  document.getElementById("clear").addEventListener("click", () => {
-    state.q = document.getElementById("text").value = "";
-    state.chosen.clear();
-    state.range.clear();
-    for (const { input } of boxes.values()) input.checked = false;
-    for (const input of document.querySelectorAll(".range input")) input.value = "";
-    tell("");
+  byId("deselect").addEventListener("click", () => {
+    state.selected = false;
+    filter.selected(null);
+    selection.clear();
     update();
   });
-  document.querySelector(".facets").addEventListener("submit", (event) => event.preventDefault());
-  grid.addEventListener("scroll", () => requestAnimationFrame(paint));
-  addEventListener("resize", () => requestAnimationFrame(paint));
-  if (matchMedia("(max-width: 52rem)").matches) document.querySelector(".facets details").open = false;
+  for (const button of document.querySelectorAll("[data-view]")) {
+    button.addEventListener("click", () => {
+      state.view = button.dataset.view;
+      look();
+      update();
+    });
+  }
+  scroller.addEventListener("click", (event) => {
+    const field = event.target.dataset?.sort;
+    if (field) sort(field, field === state.sort ? !state.descending : false);
+    else view.click(event);
+  });
+  scroller.addEventListener("keydown", (event) => view.key(event));
+  let asked = false;
+  scroller.addEventListener("scroll", () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      view.paint();
+    });
+  });
+  new ResizeObserver(() => view.refresh()).observe(scroller);
+  if (matchMedia("(max-width: 52rem)").matches) byId("more").open = false;
 }
 
-function element(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-}
-
-function update() {
-  // Words match from their start, so that "110" finds a zone axis and not sample 000110.
-  const words = state.q.toLowerCase().replace(/[[\]]/g, " ").split(/\s+/).filter(Boolean).map((word) => ` ${word}`);
-  const facets = FACETS.map(([field]) => [field, state.chosen.get(field)]).map(([field, set]) => [field, set?.size ? set : null]);
-  const counts = new Map();
-  shown = [];
-  for (const row of rows) {
-    if (!words.every((word) => row.text.includes(word))) continue;
-    if (![...state.range].every(([field, [low, high]]) => (low === null && high === null) || (row[field] != null && row[field] >= (low ?? -Infinity) && row[field] <= (high ?? Infinity)))) continue;
-    // A facet's counts tell what choosing a value would give: they pass over the facet's own choice.
-    const failed = facets.filter(([field, set]) => set && !set.has(String(row[field])));
-    if (failed.length > 1) continue;
-    for (const [field] of failed.length ? [failed[0]] : facets) {
-      const key = `${field}=${row[field]}`;
-      counts.set(key, (counts.get(key) ?? 0) + 1);
-    }
-    if (!failed.length) shown.push(row);
-  }
-  const key = state.sort;
-  shown.sort((a, b) => a[key] - b[key]);
-  for (const [name, box] of boxes) {
-    const count = counts.get(name) ?? 0;
-    box.count.textContent = count.toLocaleString("en");
-    box.label.classList.toggle("none", !count);
-  }
-  const plural = shown.length === 1 ? "sample" : "samples";
-  document.getElementById("count").textContent = `${shown.length.toLocaleString("en")} ${plural}${shown.length ? "" : ": nothing fits these filters"}`;
-  toUrl();
-  grid.scrollTop = 0;
-  paint(true);
-}
-
-const tiles = new Map();
-
-function paint(fresh = false) {
-  const across = Math.max(1, Math.floor((grid.clientWidth - 12) / TILE.width));
-  tall.style.height = `${Math.ceil(shown.length / across) * TILE.height + 12}px`;
-  const first = Math.max(0, Math.floor(grid.scrollTop / TILE.height) - 1) * across;
-  const last = Math.min(shown.length, (Math.ceil((grid.scrollTop + grid.clientHeight) / TILE.height) + 1) * across);
-  if (fresh === true) {
-    tall.replaceChildren();
-    tiles.clear();
-  }
-  for (const [index, node] of tiles) {
-    if (index < first || index >= last) {
-      node.remove();
-      tiles.delete(index);
-    }
-  }
-  for (let index = first; index < last; index++) {
-    const node = tiles.get(index) ?? tile(shown[index]);
-    node.style.left = `${6 + (index % across) * TILE.width}px`;
-    node.style.top = `${6 + Math.floor(index / across) * TILE.height}px`;
-    node.style.width = `${TILE.width}px`;
-    if (!tiles.has(index)) {
-      tiles.set(index, node);
-      tall.append(node);
-    }
-  }
-}
-
-function tile(row) {
-  const canvas = element("canvas", { width: 96, height: 96, role: "img", "aria-label": `${row.entry}, ${row.psnr_dB.toFixed(0)} dB` });
-  thumbnail(row, canvas).catch(() => canvas.setAttribute("aria-label", "no preview"));
-  const link = element("a", { class: "tile", href: `sample.html?id=${encodeURIComponent(row.id)}&engine=${row.engine}` });
-  link.append(canvas, element("b", {}, row.entry), element("span", {}, `${row.field_of_view_A} Å, ${row.psnr_dB.toFixed(1)} dB${row.engine === "linear" ? "" : `, ${row.engine}`}`));
-  return link;
-}
-
-let index = null;
-
-async function thumbnail(row, canvas) {
-  index ??= fetch("thumbs/index.json").then((reply) => reply.json());
-  const { offsets, pack } = (await index)[row.shard];
-  const [from, to] = [offsets[row.row], offsets[row.row + 1]];
-  const url = new URL(`thumbs/${pack}`, document.baseURI).href;
-  const data = await bytes(url, from, to - from);
-  const bitmap = await createImageBitmap(new Blob([data], { type: "image/webp" }));
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, 96, 96);
+/** Say something at the top of the page; nothing hides it. */
+function notice(sentences) {
+  const node = byId("notice");
+  node.textContent = sentences.join(" ");
+  node.hidden = !sentences.length;
 }

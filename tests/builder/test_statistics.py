@@ -1,0 +1,59 @@
+"""Statistics of a library: numbers that add up, pictures that say what they show."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from builder.statistics import library_plots
+from temimagenet.storage import read_catalogue
+
+
+@pytest.fixture(scope="module")
+def catalogue(library):
+    return read_catalogue(library)
+
+
+def plots_of(catalogue):
+    return {plot.key: plot for section in library_plots(catalogue) for plot in section.plots}
+
+
+def test_numbers_are_those_of_the_catalogue(catalogue):
+    plots = plots_of(catalogue)
+    material = {row[0]: row[1:] for row in plots["by-material"].rows}
+    pt = catalogue[catalogue["material"] == "Pt"]
+    assert material["Pt"][:2] == (str(len(pt)), f"{100 * len(pt) / len(catalogue):.1f} %")
+    assert [int(n) for n in material["Pt"][2:]] == [(pt["split"] == s).sum() for s in ("train", "test", "heldout")]
+    assert "browse.html?material=Pt" in plots["by-material"].links
+    for key, plot in plots.items():
+        assert sum(int(row[1].replace(",", "")) for row in plot.rows) == len(catalogue), key
+
+
+def test_pictures_are_drawn_with_title_and_description(catalogue):
+    for key, plot in plots_of(catalogue).items():
+        svg = ET.fromstring(str(plot.svg))
+        assert svg.get("role") == "img"
+        assert svg.get("aria-labelledby") == f"{key}-title {key}-desc"
+        assert svg[0].text
+        assert svg[1].text
+        width, height = (float(v) for v in svg.get("viewBox").split()[2:])
+        for bar in svg.iter("rect"):
+            x, y, w, h = (float(bar.get(k)) for k in ("x", "y", "width", "height"))
+            assert 0 <= x <= x + w <= width + 0.2, key
+            assert 0 <= y <= y + h <= height + 0.2, key
+
+
+@pytest.mark.parametrize("change", ["one row", "all alike", "names of markup", "no numbers"])
+def test_unusual_libraries_are_drawn(catalogue, change):
+    odd: pd.DataFrame = {
+        "one row": lambda: catalogue.head(1),
+        "all alike": lambda: catalogue.assign(psnr_dB=20.0, dose_e_per_A2=1e6, columns=3, scan_sigma_A=0.0),
+        "names of markup": lambda: catalogue.assign(material="<b>&"),
+        "no numbers": lambda: catalogue.assign(dose_e_per_A2=np.nan),
+    }[change]()
+    for plot in plots_of(odd).values():
+        ET.fromstring(str(plot.svg))
+        assert plot.rows
