@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import markdown
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -242,7 +243,10 @@ def _pages(
         "json_ld": _json_ld(manifest, data_url),
         "sections": library_plots(catalogue),
         "splits": SPLITS,
+        "changelog": _changelog(),
     }
+    sums = "".join(f"{file['sha256']}  {name}\n" for name, file in manifest["files"].items())
+    (out / "SHA256SUMS").write_text(sums, encoding="utf-8")
     for template in sorted((CHECKOUT / "site" / "templates").glob("*.html.j2")):
         page = template.name.removesuffix(".j2")
         if page != "base.html":
@@ -274,6 +278,12 @@ def _mosaic(out: Path, catalogue: pd.DataFrame) -> list[dict[str, str]]:
         name = f"mosaic/{row['id']}-{row['engine']}.webp"
         tiles.append({"id": row["id"], "engine": row["engine"], "src": name, "alt": alt})
     return tiles
+
+
+def _changelog() -> str:
+    """The documentation's list of versions as HTML, one level of headings down and without its title."""
+    text = (CHECKOUT / "site" / "docs" / "changelog.md").read_text(encoding="utf-8")
+    return markdown.markdown("\n".join(f"#{line}" if line.startswith("#") else line for line in text.splitlines()[1:]))
 
 
 def _json_ld(manifest: dict[str, Any], data_url: str) -> str:

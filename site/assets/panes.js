@@ -215,7 +215,7 @@ export class Pane extends EventTarget {
     if (!this.maps.length) return;
     const [low, high] = this.range ?? limits(this.maps.map((map) => map.scale?.data ?? map.data), this.cut);
     [this.canvas, this.twin].slice(0, this.maps.length).forEach((canvas, i) => paint(canvas, this.maps[i], this.colour, [low, high]));
-    [this.low.value, this.high.value] = [low, high].map((value) => Number(value.toPrecision(4)));
+    [this.low.value, this.high.value] = [low, high].map((value) => (value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(3) : Number(value.toPrecision(4))));
     this.unit.textContent = this.maps[0].unit;
     this.draw();
   }
@@ -247,7 +247,8 @@ export class Pane extends EventTarget {
     pen.clearRect(0, 0, width, width);
     const step = (width * scale) / size;
     const at = (x_px, y_px) => [(x_px + 0.5) * step - x * scale * width, (y_px + 0.5) * step - y * scale * width];
-    if (this.scene.marks) this.#marks(pen, at, Math.min(Math.max(0.45 * this.scene.radius_px * step, 2.5), 9), width);
+    // Maps that are drawn of columns show them already.
+    if (this.scene.marks && !/Mask|Superresolution/.test(this.name)) this.#marks(pen, at, Math.min(Math.max(0.45 * this.scene.radius_px * step, 2.5), 9), width);
     if (pointer) this.#cross(pen, (pointer.u - x) * scale * width, (pointer.v - y) * scale * width, width);
     this.#bar(pen, width, (width * scale) / (size * pixel_A));
     this.#tell(at, width);
