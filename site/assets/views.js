@@ -223,7 +223,7 @@ export class Grid extends View {
 
   measure() {
     const width = this.scroller.clientWidth - 16;
-    const across = Math.max(2, Math.floor(width / 124));
+    const across = Math.max(2, Math.round(width / 120));
     this.height = Math.floor(width / across) + CAPTION;
     if (across === this.across) return;
     this.across = across;

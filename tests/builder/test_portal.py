@@ -147,7 +147,7 @@ def test_a_visitor_finds_a_sample_and_takes_its_columns_home(page, server, libra
     box = page.locator("fieldset", has_text="Morphology").get_by_text("layer", exact=True)
     box.click()
     page.wait_for_function("document.querySelector('#count').textContent.startsWith('4 ')")
-    assert "morphology=layer" in page.url
+    page.wait_for_url("**morphology=layer*")
     page.reload()
     page.wait_for_function("document.querySelector('#count').textContent.startsWith('4 ')")
     page.wait_for_function(
