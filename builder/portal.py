@@ -281,9 +281,10 @@ def _mosaic(out: Path, catalogue: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _changelog() -> str:
-    """The documentation's list of versions as HTML, one level of headings down and without its title."""
-    text = (CHECKOUT / "site" / "docs" / "changelog.md").read_text(encoding="utf-8")
-    return markdown.markdown("\n".join(f"#{line}" if line.startswith("#") else line for line in text.splitlines()[1:]))
+    """The list of versions as HTML, one level of headings down and without its title."""
+    text = (CHECKOUT / "CHANGELOG.md").read_text(encoding="utf-8")
+    lower = "\n".join(f"#{line}" if line.startswith("#") else line for line in text.splitlines()[1:])
+    return str(markdown.markdown(lower))
 
 
 def _json_ld(manifest: dict[str, Any], data_url: str) -> str:

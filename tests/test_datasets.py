@@ -176,15 +176,15 @@ def test_collections_that_do_not_fit_are_refused(library, library_copy, tmp_path
         TEMImageNet.from_manifest(a_collection(library, tmp_path / "mine.json", **changes), root=root, verify=verify)
 
     sample = {"id": "tiny-000001", "engine": "linear", "shard": "shards/linear-00000.h5", "sha256": "00"}
-    with pytest.raises(DatasetError, match="library 'other'.*holds 'tiny'"):
+    with pytest.raises(DatasetError, match=r"library 'other'.*holds 'tiny'"):
         load(library="other")
     with pytest.raises(DatasetError, match="version '9'"):
         load(version="9")
-    with pytest.raises(DatasetError, match="schema 2.*upgrade"):
+    with pytest.raises(DatasetError, match=r"schema 2.*upgrade"):
         load(schema=2)
     with pytest.raises(DatasetError, match="no collection"):
         load(format="something")
-    with pytest.raises(DatasetError, match="damaged collection.*sha256"):
+    with pytest.raises(DatasetError, match=r"damaged collection.*sha256"):
         load(samples=[{"id": "x", "engine": "linear", "shard": "y"}])
     with pytest.raises(DatasetError, match="empty collection"):
         load(samples=[])
@@ -192,9 +192,9 @@ def test_collections_that_do_not_fit_are_refused(library, library_copy, tmp_path
         load(samples=[sample | {"id": "tiny-000099"}])
     with pytest.raises(DatasetError, match=r"tiny-000001 \(multislice\), .* and 2 more"):
         load(samples=[sample | {"engine": "multislice"}] * 5)
-    with pytest.raises(DatasetError, match="tiny-000001.*twice"):
+    with pytest.raises(DatasetError, match=r"tiny-000001.*twice"):
         load(samples=[sample, sample])
-    with pytest.raises(ShardError, match="tiny-000001.*says 00"):
+    with pytest.raises(ShardError, match=r"tiny-000001.*says 00"):
         load(samples=[sample])
     with pytest.raises(DatasetError, match="names shard shards/linear-00009"):
         load(shards={"shards/linear-00009.h5": {"sha256": "00"}})
@@ -207,7 +207,7 @@ def test_collections_that_do_not_fit_are_refused(library, library_copy, tmp_path
     with (library_copy / "shards/linear-00000.h5").open("ab") as file:
         file.write(b"more")
     load(root=library_copy)
-    with pytest.raises(ShardError, match="linear-00000.h5: SHA-256 is"):
+    with pytest.raises(ShardError, match=r"linear-00000.h5: SHA-256 is"):
         load(root=library_copy, verify=True)
 
 

@@ -63,7 +63,7 @@ def _read(source: str | Path) -> dict[str, Any]:
     schema = wanted.get("schema")
     if not isinstance(schema, int) or schema > COLLECTION_SCHEMA:
         raise DatasetError(
-            f"{source}: schema {schema}, this version of temimagenet reads up to {COLLECTION_SCHEMA}; upgrade temimagenet"
+            f"{source}: schema {schema}, this version of temimagenet reads up to {COLLECTION_SCHEMA}; upgrade it"
         )
     try:
         shards = {str(name): {"sha256": str(facts["sha256"])} for name, facts in wanted["shards"].items()}

@@ -40,7 +40,8 @@ def test_samples_chosen_by_hand_load_in_python(visit, server, library, tmp_path)
         f"?id={name}&engine=linear" for name in chosen
     ]
     page.wait_for_function(
-        "document.querySelector('#tiles canvas').getContext('2d').getImageData(0, 0, 96, 96).data.some((v, i) => i % 4 < 3 && v > 60)"
+        "document.querySelector('#tiles canvas').getContext('2d').getImageData(0, 0, 96, 96).data"
+        ".some((value, i) => i % 4 < 3 && value > 60)"
     )
     path = manifest_of(page, tmp_path / "tiny-collection.json")
     data = TEMImageNet.from_manifest(path, root=library, verify=True)
