@@ -1,7 +1,6 @@
 // The sample page: image and labels out of the shard by byte range, in panes; facts, downloads and Python code.
 import { element, figure } from "./dom.js";
-import { archive, columnsCsv, picture, singleShard } from "./exports.js";
-import { base, checkSchema, copy, save, tell } from "./library.js";
+import { SCHEMA, base, checkSchema, copy, save, tell } from "./library.js";
 import { Pane, View, kindColour, value } from "./panes.js";
 import { bound, columnTable, factLists, loadRecord, prettySpec, samplePage, snippet } from "./record.js";
 import { Selection } from "./selection.js";
@@ -40,6 +39,8 @@ async function start() {
   if ((query.get("library") ?? library) !== library) tell(`This address asks for the library “${query.get("library")}”; these pages show “${library}”, whose sample of the same name follows.`);
   record = await loadRecord(library, id, engine);
   fields = record.fields;
+  // On their way while the page is built.
+  if (record.library.schema <= SCHEMA) for (const begun of [stored(record, "image"), columnsOf(record)]) begun.catch(() => {});
   Object.assign(scene, { size: fields.image_size, pixel_A: fields.pixel_size_A, radius_px: fields.radius_A / fields.pixel_size_A, kinds: record.kinds });
   about();
   byId("sample").hidden = false;
@@ -317,7 +318,7 @@ function downloads() {
       node.disabled = true;
       note.textContent = `Making ${label} …`;
       try {
-        const [file, content] = await make();
+        const [file, content] = await make(await import("./exports.js"));
         save(file, content);
         note.textContent = `Saved ${file}.`;
       } catch (error) {
@@ -332,14 +333,14 @@ function downloads() {
     const pane = state.panes[0];
     return [pane, pane.name === "image" && !state.noise ? "expected" : pane.name];
   };
-  button("NPZ", "image, ten labels, positions: numpy.load", async () => [name("sample.npz"), await archive(record, await columnsOf(record), (map) => dataOf(record, map))]);
-  button("HDF5", "a shard of this one sample", async () => {
+  button("NPZ", "image, ten labels, positions: numpy.load", async ({ archive }) => [name("sample.npz"), await archive(record, await columnsOf(record), (map) => dataOf(record, map))]);
+  button("HDF5", "a shard of this one sample", async ({ singleShard }) => {
     const [table, series] = await Promise.all([stored(record, "columns"), seriesOf(record)]);
     return [name("sample.h5"), await singleShard(record, table, series, (array) => stored(record, array))];
   });
   button("PNG", "the first pane's map as it looks", async () => [name(`${chosen()[1]}.png`), await new Promise((done) => chosen()[0].canvas.toBlob(done))]);
-  button("TIFF", "the first pane's map in true values, with its pixel size", async () => [name(`${chosen()[1]}.tif`), picture(record, chosen()[1], await mapOf(record, chosen()[1]))]);
-  button("Columns (CSV)", "positions and what is known of each column", async () => [name("columns.csv"), columnsCsv(await columnsOf(record))]);
+  button("TIFF", "the first pane's map in true values, with its pixel size", async ({ picture }) => [name(`${chosen()[1]}.tif`), picture(record, chosen()[1], await mapOf(record, chosen()[1]))]);
+  button("Columns (CSV)", "positions and what is known of each column", async ({ columnsCsv }) => [name("columns.csv"), columnsCsv(await columnsOf(record))]);
   parent.append(
     element("a", { href: `samples/${fields.engine}/${encodeURIComponent(fields.id)}.json`, download: `${fields.id}-${fields.engine}.json` }, "Facts (JSON)"),
     element("a", { href: new URL(record.shard.path, base).href, download: true }, `Its shard (${(record.shard.bytes / 1e6).toFixed(0)} MB, row ${fields.row})`),

@@ -138,12 +138,15 @@ def test_the_first_view_is_small(twin_page, twins):
     page, address = twin_page
     asked = []
     page.on("response", lambda reply: asked.append(reply) if "/data/" in reply.url else None)
+    records = []
+    page.on("request", lambda request: records.append(request.url) if "/samples/" in request.url else None)
     sample = TEMImageNet(twins / "data", split=None, labels=[])[3]
     opened(page, address, sample)
     assert sample.image.shape == (256, 256)
     assert {reply.status for reply in asked} == {206}
     assert 10_000 < sum(len(reply.body()) for reply in asked) < FIRST_VIEW_BYTES
     assert all("/shards/" in reply.url for reply in asked)
+    assert records == [f"{address}samples/linear/{sample.id}.json"]
 
 
 def test_first_views_of_the_library_are_small(twins):
