@@ -14,7 +14,7 @@ from rich.table import Table
 from builder.atlas import compute_atlas
 from builder.compare import draw_comparison
 from builder.convergence import convergence_table
-from builder.portal import build_leaderboard, build_portal
+from builder.portal import CHECKOUT, build_leaderboard, build_portal
 from builder.render import estimate, render_library
 from builder.serve import serve as serve_folder
 from temimagenet.atlas import cache_folder, table_tasks
@@ -29,6 +29,9 @@ RecipeName = Annotated[str, typer.Argument(help="A preset (demo, v1) or the path
 Dense = Annotated[bool, typer.Option("--dense", help="Store all ten labels, for readers in other languages.")]
 Bounds = Annotated[bool, typer.Option("--bounds", help="Store each column's Cramer-Rao bound: seconds an image.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes on this machine; all cores unless given.")]
+
+_RESULTS = CHECKOUT / "site" / "results"
+"""What was measured of this version, kept with the code: every portal shows it."""
 
 
 @app.command()
@@ -150,8 +153,12 @@ def portal(
     out: Annotated[Path, typer.Option(help="Folder of the website.")] = Path("build/portal"),
     data_url: Annotated[str | None, typer.Option(help="Where the library is served, if not beside the pages.")] = None,
     docs: Annotated[bool, typer.Option(help="Build the documentation too.")] = True,
-    records: Annotated[Path | None, typer.Option(help="Folder of records, for the leaderboard.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="Folder of the networks' validation.")] = None,
+    records: Annotated[
+        Path, typer.Option(help="Folder of records, for the leaderboard; those of this version unless given.")
+    ] = _RESULTS / "leaderboard",
+    validation: Annotated[
+        Path, typer.Option(help="Folder of the networks' validation; that of the shipped weights unless given.")
+    ] = _RESULTS / "validation",
 ) -> None:
     """Build the website of a library: static files for any web server."""
     report = build_portal(

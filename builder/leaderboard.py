@@ -243,6 +243,16 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
             kept.append(record)
     made = rows(kept)
     ordered = [row.record for row in made]
+    plots = [
+        _plot(
+            ordered, DOSE_LADDER, "dose", "Precision against dose", "Peak signal-to-noise ratio (dB)",
+            "Pt [110] without scan noise",
+        ),
+        _plot(
+            ordered, SCAN_LADDER, "scan-noise", "Precision against scan noise",
+            "rms row displacement per axis (Å)", "Pt [110] at 20 dB, rows displaced at random in x and y",
+        ),
+    ] if ordered else []  # fmt: skip
     return {
         "case_set": CASE_SET_VERSION,
         "headline": CASES[HEADLINE],
@@ -254,16 +264,8 @@ def leaderboard_facts(folder: Path | None, *, check: bool = False) -> dict[str, 
         "case_tables": _case_tables(made),
         "response_range": RESPONSE_RANGE,
         "metric_names": METRICS,
-        "plots": [
-            _plot(
-                ordered, DOSE_LADDER, "dose", "Precision against dose", "Peak signal-to-noise ratio (dB)",
-                "Pt [110] without scan noise",
-            ),
-            _plot(
-                ordered, SCAN_LADDER, "scan-noise", "Precision against scan noise",
-                "rms row displacement per axis (Å)", "Pt [110] at 20 dB, rows displaced at random in x and y",
-            ),
-        ] if ordered else [],
+        "plots": [plot for plot in plots if plot["svg"]],
+        "not_drawn": [plot["title"] for plot in plots if not plot["svg"]],
     }  # fmt: skip
 
 
@@ -319,7 +321,7 @@ def _case_tables(made: Sequence[Row]) -> list[dict[str, Any]]:
 def _plot(
     records: Sequence[Record], ladder: Mapping[float, str], key: str, title: str, x_label: str, what: str
 ) -> dict[str, Any]:
-    """Error against a ladder of cases with the bound drawn in, as SVG in the page's own ink."""
+    """Error against a ladder of cases with the bound drawn in, as SVG in the page's own ink; "" without any error."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     bound: dict[float, float] = {}
@@ -343,6 +345,8 @@ def _plot(
         )  # fmt: skip
         drawn.append((line, record.method))
         told.append(f"{record.method}: " + ", ".join(f"{v:.2f} pm at {x:g}" for x, v in zip(at, values, strict=True)))
+    if not drawn:
+        return {"key": key, "title": title, "what": what, "svg": ""}
     if bound:
         rungs = sorted(bound)
         drawn.insert(0, (axes.plot(rungs, [bound[v] for v in rungs], color=INK, ls="--", lw=1.6)[0], "bound"))
@@ -357,13 +361,12 @@ def _plot(
         axes.spines[spine].set_visible(False)
     for spine in ("left", "bottom"):
         axes.spines[spine].set_color(INK)
-    if drawn:
-        handles, names = zip(*drawn, strict=True)
-        legend = axes.legend(handles, ["method"] * len(names), frameon=False, labelcolor=INK, fontsize=9)
-        # Set afterwards: labels that begin with "_" would be left out, and "$" begins a formula.
-        for text, name in zip(legend.get_texts(), names, strict=True):
-            text.set_parse_math(False)
-            text.set_text(name)
+    handles, names = zip(*drawn, strict=True)
+    legend = axes.legend(handles, ["method"] * len(names), frameon=False, labelcolor=INK, fontsize=9)
+    # Set afterwards: labels that begin with "_" would be left out, and "$" begins a formula.
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)
     return {
         "key": key,
         "title": title,

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from temimagenet import atlas as tables
-from temimagenet.device import check_device
 from temimagenet.errors import ModelError, TEMImageNetError
-from temimagenet.imaging.multislice import Accuracy
-from temimagenet.recipe import recipe_for_structure
+
+# Commands import what they need: torch takes seconds, and help should not.
+if TYPE_CHECKING:
+    from temimagenet import atlas as tables
+    from temimagenet.micrographs.batch import Job, Opening
 
 app = typer.Typer(help="Atoms in electron micrographs.", no_args_is_help=True, add_completion=False)
 console = Console()
@@ -38,6 +37,13 @@ def atlas(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
 ) -> None:
     """Compute multislice tables of a crystal, for `OnTheFly(..., engine="multislice")`. Kept in the user's cache."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from temimagenet import atlas as tables
+    from temimagenet.device import check_device
+    from temimagenet.imaging.multislice import Accuracy
+    from temimagenet.recipe import recipe_for_structure
+
     folder = tables.cache_folder()
     check_device(device)
     tables.check_folder(folder)
@@ -93,7 +99,9 @@ def train(
     library: Annotated[str | None, typer.Option(help="Folder of a rendered library.")] = None,
     network: Annotated[str | None, typer.Option(help="atomnet, unet or faster-rcnn.")] = None,
     loss: Annotated[str | None, typer.Option(help="mse, chi10 or chi100.")] = None,
-    start_from: Annotated[str | None, typer.Option(help="Weights to begin with: a file, atomnet or imagenet.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option(help="Weights to begin with: a file or atomnet; imagenet for a Faster R-CNN.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole run.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the library instead.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
@@ -111,6 +119,8 @@ def train(
     from temimagenet.models.train import settings_for
     from temimagenet.models.train import train as run
 
+    if zone is not None and not (recipe or "").lower().endswith(".cif"):
+        raise ModelError(f"zone {zone}: of a structure; name its CIF file by --recipe")
     if epochs is not None and steps is None:
         steps = 0
     if steps and epochs is None:
@@ -144,6 +154,8 @@ def adapt(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
 ) -> None:
     """Teach the shipped network one crystal, and tell what that brings."""
+    from rich.table import Table
+
     from temimagenet.models.adapt import adapt as run
     from temimagenet.models.adapt import adapt_settings
 
@@ -151,6 +163,8 @@ def adapt(
         numbers = tuple(float(part) for part in optics.split(",")) if optics else ()
     except ValueError as error:
         raise ModelError(f"optics {optics!r}: expected three numbers, such as 200,24,0.9") from error
+    if structure.suffix.lower() != ".cif":
+        raise ModelError(f"{structure}: expected a structure file (.cif)")
     if zone.isdigit():
         zone = f"[{zone}]"
     chosen = adapt_settings(
@@ -167,6 +181,148 @@ def adapt(
         )  # fmt: skip
     console.print(table)
     console.print(f"load_model({str(done.weights)!r})", markup=False)
+
+
+Images = Annotated[list[str], typer.Argument(help="Files, folders or patterns.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; made where there is none.")]
+PixelSize = Annotated[
+    str,
+    typer.Option(help="Edge of a pixel: 0.13 (angstrom), 13pm, 0.013nm. The file's own unless given."),
+]
+SignalOption = Annotated[str | None, typer.Option("--signal", help="Of a file with several: number or part of title.")]
+FrameOption = Annotated[str | None, typer.Option("--frame", help="Of a stack: number, -1 for the last, or sum.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="auto, scan-aware, scan-aware-network, network, network-otsu, gaussian (Poisson), gaussian-ls, otsu or "
+        "faster-rcnn. auto: a network finds the columns, a fit of all of them with the rows' displacements measures "
+        "them; above 4,000 columns the network does both."
+    ),
+]
+ModelOption = Annotated[str, typer.Option("--model", help="Shipped model, or a file that training wrote.")]
+Device = Annotated[str, typer.Option(help="Where networks work: cpu or cuda.")]
+JsonLines = Annotated[bool, typer.Option("--jsonl", help="Print a JSON object for each image instead of a table.")]
+
+
+@app.command()
+def locate(
+    images: Images,
+    pixel_size: PixelSize = "",
+    method: Method = "auto",
+    model: ModelOption = "",
+    out: Out = Path("results"),
+    format: Annotated[list[str], typer.Option(help="csv, json, hdf5, mat or xyz; several: csv,mat.")] = ["csv"],  # noqa: B006
+    pictures: Annotated[bool, typer.Option(help="Draw the columns on the image, as PNG and SVG.")] = True,
+    signal: SignalOption = None,
+    frame: FrameOption = None,
+    device: Device = "cpu",
+    jsonl: JsonLines = False,
+) -> None:
+    """Find atomic columns: positions with standard errors, and pictures of them."""
+    from temimagenet.micrographs import batch
+    from temimagenet.micrographs.methods import choose_method
+
+    formats = [part.strip().lower() for text in format for part in text.split(",")]
+    job = batch.locate(choose_method(method, model, device), formats, pictures=pictures)
+    _run("locate", job, images, _opening(pixel_size, signal, frame), out, device, jsonl)
+
+
+@app.command()
+def enhance(
+    images: Images,
+    pixel_size: PixelSize = "",
+    model: ModelOption = "all",
+    maps: Annotated[
+        str,
+        typer.Option(
+            help="denoise, denoise-background, superresolution, circularMask, gaussianMask, or other labels; several "
+            "with commas."
+        ),
+    ] = "denoise,superresolution",
+    out: Out = Path("results"),
+    signal: SignalOption = None,
+    frame: FrameOption = None,
+    device: Device = "cpu",
+    jsonl: JsonLines = False,
+) -> None:
+    """Clean images, or draw other maps of them, by a network: float TIFF with pixel size, and PNG."""
+    from temimagenet.micrographs import batch
+
+    job = batch.enhance(model, [name.strip() for name in maps.split(",") if name.strip()], device)
+    _run("enhance", job, images, _opening(pixel_size, signal, frame), out, device, jsonl)
+
+
+@app.command()
+def report(
+    images: Images,
+    pixel_size: PixelSize = "",
+    method: Method = "auto",
+    model: ModelOption = "",
+    out: Out = Path("results"),
+    signal: SignalOption = None,
+    frame: FrameOption = None,
+    device: Device = "cpu",
+    jsonl: JsonLines = False,
+) -> None:
+    """Write a page on each image: maps, columns by intensity, errors, lattice. One HTML file, complete in itself."""
+    from temimagenet.micrographs import batch
+    from temimagenet.micrographs.methods import choose_method
+
+    # A model draws the maps too, but for Faster R-CNN, which draws none.
+    finds = method in ("auto", "faster-rcnn") or "network" in method
+    localizer = choose_method(method, model if finds else "", device)
+    job = batch.report(localizer, "" if method == "faster-rcnn" else model, device)
+    _run("report", job, images, _opening(pixel_size, signal, frame), out, device, jsonl)
+
+
+@app.command()
+def strain(
+    images: Images,
+    pixel_size: PixelSize = "",
+    reference: Annotated[
+        str,
+        typer.Option(help="Unstrained region in pixels: left,top,right,bottom. The whole image's mean unless given."),
+    ] = "",
+    method: Method = "auto",
+    model: ModelOption = "",
+    out: Out = Path("results"),
+    signal: SignalOption = None,
+    frame: FrameOption = None,
+    device: Device = "cpu",
+    jsonl: JsonLines = False,
+) -> None:
+    """Map strain and rotation of the lattice, column by column, against a region of the same image."""
+    from temimagenet.errors import MicrographError
+    from temimagenet.micrographs import batch
+    from temimagenet.micrographs.methods import choose_method
+
+    edges = None
+    if reference:
+        try:
+            left, top, right, bottom = (float(edge) for edge in reference.split(","))
+        except ValueError as error:
+            raise MicrographError(f"reference {reference!r}: expected left,top,right,bottom in pixels") from error
+        edges = left, top, right, bottom
+    job = batch.strain(choose_method(method, model, device), edges)
+    _run("strain", job, images, _opening(pixel_size, signal, frame), out, device, jsonl)
+
+
+def _opening(pixel_size: str, signal: str | None, frame: str | None) -> Opening:
+    """How images are opened, from the options."""
+    from temimagenet.micrographs.batch import Opening
+    from temimagenet.micrographs.units import parse_length
+
+    return Opening(parse_length(pixel_size) if pixel_size else None, signal, frame)
+
+
+def _run(verb: str, job: Job, images: list[str], opening: Opening, out: Path, device: str, jsonl: bool) -> None:
+    """Do a job with every image; exit status 1 where one failed."""
+    from temimagenet.device import check_device
+    from temimagenet.micrographs import batch
+
+    check_device(device)
+    if batch.run(verb, job, images, opening, out, jsonl=jsonl):
+        raise typer.Exit(1)
 
 
 def main() -> None:

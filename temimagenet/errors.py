@@ -5,6 +5,7 @@ __all__ = [
     "DatasetError",
     "LabelError",
     "LocalizeError",
+    "MicrographError",
     "ModelError",
     "OpticsError",
     "PrecisionError",
@@ -49,6 +50,10 @@ class DatasetError(TEMImageNetError):
 
 class LocalizeError(TEMImageNetError):
     """An image or a setting that columns cannot be located with."""
+
+
+class MicrographError(TEMImageNetError):
+    """A file that is no micrograph or cannot be read as one, or results that cannot be written."""
 
 
 class ModelError(TEMImageNetError):

@@ -74,32 +74,55 @@ def check_image(image: ArrayLike, pixel_size_A: float) -> Float[NDArray[np.float
     """The image as float64, after everything a localizer relies on was checked.
 
     Raises:
-        LocalizeError: not two-dimensional, smaller than 4 x 4, nan or infinite somewhere, the same everywhere, or a
-            pixel size that is not positive.
+        LocalizeError: no array of real numbers, with masked pixels, not two-dimensional, smaller than 4 x 4, nan or
+            infinite somewhere, the same everywhere, of numbers above 1e100 or below 1e-100, or a pixel size that is not
+            a positive number.
     """
-    array = np.asarray(image)
+    try:
+        array = np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise LocalizeError(f"image of type {type(image).__name__}: expected a dense array ({error})") from error
     if array.ndim != 2 or min(array.shape) < 4:
         raise LocalizeError(f"image of shape {array.shape}: expected two dimensions of at least 4 pixels")
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
+    if array.dtype.kind not in "buif":
         raise LocalizeError(f"image of type {array.dtype}: expected real numbers")
-    values = array.astype(np.float64)
+    hidden = int(np.sum(image.mask)) if isinstance(image, np.ma.MaskedArray) else 0
+    if hidden:
+        raise LocalizeError(f"{hidden} pixels are masked: fill them, or cut out a part of the image without any")
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float64)
     bad = ~np.isfinite(values)
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise LocalizeError(
-            f"{int(bad.sum())} pixels are nan or infinite, the first at row {row}, column {column}: mask or fill them"
+            f"{int(bad.sum())} pixels are nan or infinite, the first at row {row}, column {column}: fill them"
         )
     if values.min() == values.max():
         raise LocalizeError(f"every pixel is {values.min():g}: there is nothing to find in a constant image")
-    if not 0.0 < pixel_size_A < np.inf:
-        raise LocalizeError(f"pixel size {pixel_size_A} A: expected a positive length")
+    largest = float(np.abs(values).max())
+    if not 1e-100 <= largest <= 1e100:
+        raise LocalizeError(f"the largest pixel is {largest:g}: expected 1e-100 to 1e100; multiply the image")
+    check_pixel_size(pixel_size_A)
     return values
 
 
+def check_pixel_size(pixel_size_A: float) -> None:
+    """Raise `LocalizeError` for a pixel size that is no positive number, or that no micrograph has."""
+    kind = (
+        np.asarray(pixel_size_A).dtype.kind if isinstance(pixel_size_A, int | float | np.generic | np.ndarray) else ""
+    )
+    if kind not in ("i", "u", "f") or np.ndim(pixel_size_A):
+        raise LocalizeError(f"pixel size {pixel_size_A!r}: expected a number, in angstrom")
+    if not 0.0 < pixel_size_A < np.inf:
+        raise LocalizeError(f"pixel size {pixel_size_A} A: expected a positive length")
+    if not 1e-4 <= pixel_size_A <= 1e4:
+        raise LocalizeError(f"pixel size {pixel_size_A:g} A: expected 0.0001 to 10000; is it in angstrom?")
+
+
 def without_spikes(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Hot pixels and cosmic rays cut down: what stands four times as far above the median as all but a thousandth."""
-    middle, high = np.quantile(values, (0.5, 0.999))
-    if high == middle:
-        return values
-    cut: NDArray[np.float64] = np.minimum(values, middle + 4.0 * (high - middle))
+    """Hot and dead pixels cut down: what lies four times as far from the median as all but a thousandth on its side."""
+    low, middle, high = np.quantile(values, (0.001, 0.5, 0.999))
+    least = middle - 4.0 * (middle - low) if low < middle else -np.inf
+    most = middle + 4.0 * (high - middle) if high > middle else np.inf
+    cut: NDArray[np.float64] = np.clip(values, least, most)
     return cut

@@ -46,6 +46,26 @@ _FREEDOM = 12.0
 _FAINTEST = 0.06
 """A column beside brighter ones needs this share of their height: the tails of probes are no columns."""
 
+_LEAST_NOISE = 1e-4
+"""Noise in standard deviations of the image is taken to be this at least: less is rounding."""
+
+_RIDGE = 0.2
+"""Least curvature of a maximum over its greatest: edges and stripes are no columns (as Lowe, Int. J. Comput. Vis. 60
+(2004) 91, does it)."""
+
+_FILTERED = 0.5 * np.pi
+"""Sum of squares of the filter, of unit blur and height."""
+
+_LEVELS_OF = 50_000
+"""The levels of an image are those of about so many pixels."""
+
+_PRIOR_COUNTS = 20.0
+"""The noise where few were counted is drawn towards that of the whole image as by this many counts."""
+
+_HIDDEN = 2.2
+"""Columns that others hide are looked for from so many widths away from them: nearer lies what spots leave of others
+that are not quite Gaussian."""
+
 _ROUGHNESS = np.array([1.0, -4.0, 6.0, -4.0, 1.0], dtype=np.float32) / np.float32(np.sqrt(70.0))
 """Fourth difference, of unit variance on white noise, blind to what is smooth over five rows."""
 
@@ -80,6 +100,8 @@ def detect_columns(
 ) -> Detected:
     """Find columns and the width of their spots.
 
+    Columns are bright: of an image with dark ones, such as a bright-field one, give the negative.
+
     For each trial width, maxima of the scale-normalised Laplacian of Gaussian (Lindeberg, Int. J. Comput. Vis. 30
     (1998) 79) above the noise are taken for Gaussian spots and their heights are solved for together. The width whose
     spots correlate best with the band-passed image is the image's. Columns that brighter neighbours hide are then
@@ -87,15 +109,15 @@ def detect_columns(
     than their width are drawn towards it.
 
     Noise is measured from fourth differences between rows after filtering along them. Rows are independent, in counts
-    and in scan noise, so both kinds are in it. Smoothing of an image hides noise: more of it is then found.
+    and in scan noise, so both kinds are in it. Smoothing of an image hides noise: more of it is then found. The
+    least step between an image's levels is taken for a count: noise of few counts is not normal.
 
     Args:
         image: (rows, columns) intensities in any unit.
         pixel_size_A: pixel size; only bounds the width, so it may be wrong by a factor of two.
         width_A: least and largest standard deviation of a spot.
         false_share: largest expected share of noise among what is found (Benjamini & Hochberg, J. R. Stat. Soc. B 57
-            (1995) 289); in an image without columns, the chance that anything is found. Holds from some ten counts a
-            pixel; far below one, shot noise is not normal and is found.
+            (1995) 289); in an image without columns, the chance that anything is found.
 
     Returns:
         Columns in no particular order; none where nothing stands out.
@@ -105,12 +127,14 @@ def detect_columns(
     """
     if not 0.0 < false_share < 1.0:
         raise LocalizeError(f"share of false columns {false_share}: expected between 0 and 1")
-    picture, deviation = _picture(image, pixel_size_A)
-    width = _spot_width(picture, pixel_size_A, width_A, false_share)
+    picture, deviation, step = _picture(image, pixel_size_A)
+    width = _spot_width(picture, step, pixel_size_A, width_A, false_share)
     if width is None:
         return Detected(np.empty((0, 2)), float("nan"), np.empty(0), np.empty(0))
     bins = max(1, int(width // _FOUND_PX))
-    xy, height, significance = _find(_binned(picture, bins), width / bins, false_share)
+    xy, height, significance = _find(_binned(picture, bins), step / bins**2, width / bins, false_share)
+    # What passes for spots on finer or coarser pixels need not on these.
+    width = width if len(xy) else float("nan")
     return Detected(xy * bins + (bins - 1) / 2.0, width, height * deviation, significance)
 
 
@@ -120,22 +144,29 @@ def spot_width_px(image: ArrayLike, pixel_size_A: float, width_A: tuple[float, f
     Raises:
         LocalizeError: the image or the bounds cannot be used.
     """
-    return _spot_width(_picture(image, pixel_size_A)[0], pixel_size_A, width_A, 0.1) or float("nan")
+    picture, _, step = _picture(image, pixel_size_A)
+    return _spot_width(picture, step, pixel_size_A, width_A, 0.1) or float("nan")
 
 
-def _picture(image: ArrayLike, pixel_size_A: float) -> tuple[Array, float]:
-    """An image without hot pixels, of mean 0 and standard deviation 1; and what it was divided by."""
-    values = without_spikes(check_image(image, pixel_size_A))
+def _picture(image: ArrayLike, pixel_size_A: float) -> tuple[Array, float, float]:
+    """An image without hot pixels, of mean 0 and standard deviation 1; what it was divided by; and the least step
+    between its levels, which no count is smaller than."""
+    raw = check_image(image, pixel_size_A)
+    values = without_spikes(raw)
     deviation = float(values.std())
-    return ((values - values.mean()) / deviation).astype(np.float32), deviation
+    steps = np.diff(np.unique(raw.ravel()[:: -(-raw.size // _LEVELS_OF)]))
+    step = float(steps.min(initial=np.inf)) / deviation
+    return ((values - values.mean()) / deviation).astype(np.float32), deviation, step if step < np.inf else 0.0
 
 
-def _spot_width(picture: Array, pixel_size_A: float, width_A: tuple[float, float], false_share: float) -> float | None:
+def _spot_width(
+    picture: Array, step: float, pixel_size_A: float, width_A: tuple[float, float], false_share: float
+) -> float | None:
     """Width of the typical spot in pixels, None where nothing stands out."""
     if not 0.0 < width_A[0] <= width_A[1] < np.inf:
         raise LocalizeError(f"widths {width_A} A: expected a positive least and a largest standard deviation")
     trials = _trial_widths(np.array(width_A) / pixel_size_A, min(picture.shape))
-    return _width(_liveliest(picture), trials, false_share)
+    return _width(_liveliest(picture), step, trials, false_share)
 
 
 def _trial_widths(bounds_px: NDArray[np.float64], edge: int) -> NDArray[np.float64]:
@@ -167,7 +198,7 @@ def _binned(picture: Array, bins: int) -> Array:
     return means
 
 
-def _width(picture: Array, trials: NDArray[np.float64], false_share: float) -> float | None:
+def _width(picture: Array, step: float, trials: NDArray[np.float64], false_share: float) -> float | None:
     """The width whose spots explain most of the image, or None where none explains any."""
     bins = max(1, int(trials[0] // _FINE_PX))
     level = _binned(picture, bins)
@@ -180,8 +211,9 @@ def _width(picture: Array, trials: NDArray[np.float64], false_share: float) -> f
             bins *= 2
             level, band = _binned(level, 2), _binned(band, 2)
         s = width / bins
-        response, noise = _response(level, _BLUR * s)
-        xy, value, _ = _maxima(response, noise, false_share, _BLUR * s)
+        count = step / bins**2
+        response, noise, blurred = _response(level, count, _BLUR * s)
+        xy, value, _ = _maxima(response, noise, blurred, count, false_share, _BLUR * s)
         if not len(xy):
             continue
         spots = _painted(xy, _heights(xy, value, s, _BLUR * s), level.shape)
@@ -198,23 +230,27 @@ def _width(picture: Array, trials: NDArray[np.float64], false_share: float) -> f
 
 
 def _find(
-    picture: Array, width: float, false_share: float
+    picture: Array, step: float, width: float, false_share: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Positions, heights and significances of spots of a known width: the plain ones, then the hidden ones."""
     blur = _BLUR * width
-    response, noise = _response(picture, blur)
+    response, noise, blurred = _response(picture, step, blur)
     unit = float(_overlap(np.zeros(1), width, blur)[0])
-    xy, value, significance = _maxima(response, noise, false_share, blur)
+    xy, value, significance = _maxima(response, noise, blurred, step, false_share, blur)
     if not len(xy):
         return xy, value, significance
+    # A background may have spoilt the width, which must be right where spots are taken off.
+    factors = _WIDTH_STEP ** np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0])
+    misfits = [float(np.mean(_less(response, xy, value, f * width, blur)[0] ** 2)) for f in factors]
+    own = width * float(factors[int(np.argmin(misfits))])
     height = _heights(xy, value, width, blur)
     for _ in range(2):
-        spots = _painted(xy, height, picture.shape)
-        left = response - _laplacian(spots, np.hypot(width, blur)) * np.float32(blur**2)
-        more, rest, sure = _maxima(left, noise, false_share, blur)
+        left, spots = _less(response, xy, value, own, blur)
+        blurred_left = blurred - ndimage.gaussian_filter(spots, float(np.hypot(own, blur)), mode="constant")
+        more, rest, sure = _maxima(left, noise, blurred_left, step, false_share, blur)
         near = KDTree(xy)
         apart, _ = near.query(more)
-        keep = (apart > 1.6 * width) & (rest > _FAINTEST * unit * _brightest(near, height, more, 6.0 * width))
+        keep = (apart > _HIDDEN * width) & (rest > _FAINTEST * unit * _brightest(near, height, more, 6.0 * width))
         if not keep.any():
             break
         xy, value, significance = (
@@ -224,6 +260,15 @@ def _find(
         height = _heights(xy, value, width, blur)
     good = height > _FAINTEST * _brightest(KDTree(xy), height, xy, 6.0 * width)
     return xy[good], height[good], significance[good]
+
+
+def _less(
+    response: Array, xy: NDArray[np.float64], value: NDArray[np.float64], width: float, blur: float
+) -> tuple[Array, Array]:
+    """What a response has more than spots at places, of heights that explain its values there; and these spots."""
+    height = _heights(xy, value, width, blur)
+    spots = _painted(xy, 2.0 * np.pi * width**2 * height, response.shape)
+    return response - _laplacian(spots, float(np.hypot(width, blur))) * np.float32(blur**2), spots
 
 
 def _brightest(tree: KDTree, height: NDArray[np.float64], xy: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
@@ -247,8 +292,8 @@ def _laplacian(picture: Array, sigma: float) -> Array:
     return negative
 
 
-def _response(picture: Array, blur: float) -> tuple[Array, Array]:
-    """Scale-normalised minus Laplacian of Gaussian, and the standard deviation of its noise."""
+def _response(picture: Array, step: float, blur: float) -> tuple[Array, Array, Array]:
+    """Scale-normalised minus Laplacian of Gaussian, the standard deviation of its noise, and the blurred picture."""
     curved = ndimage.gaussian_filter1d(picture, blur, axis=1, order=2)
     smooth = ndimage.gaussian_filter1d(picture, blur, axis=1)
     response = ndimage.gaussian_filter1d(curved, blur, axis=0) + ndimage.gaussian_filter1d(
@@ -263,13 +308,40 @@ def _response(picture: Array, blur: float) -> tuple[Array, Array]:
     variance = (even @ even) * rough**2 + 2.0 * (even @ bent) * rough * plain + (bent @ bent) * plain**2
     variance = ndimage.gaussian_filter(variance.astype(np.float32), _NOISE_REACH * blur, truncate=3.0)
     # Clipped and empty areas have no noise of their own.
-    variance = np.maximum(variance, 1e-3 * variance.mean() + 1e-12)
+    usual = float(variance.mean())
+    variance = np.maximum(variance, 1e-3 * usual)
+    # Few counts tell little of how many to expect.
+    area = 4.0 * np.pi * (_NOISE_REACH * blur) ** 2
+    one = 2.0 * step**2 * float((even @ even) * (bent @ bent) + (even @ bent) ** 2)
+    prior = _PRIOR_COUNTS * one / area
+    variance = (variance + prior) / (1.0 + prior / max(usual, 1e-30))
     scale = np.float32(blur**2)
-    return -scale * response, scale * np.sqrt(variance)
+    noise = np.maximum(scale * np.sqrt(variance), np.float32(_LEAST_NOISE))
+    return -scale * response, noise, ndimage.gaussian_filter1d(smooth, blur, axis=0)
+
+
+def _sparseness() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """By what factor a response to counts is less significant than its share of the noise, and for which argument.
+
+    The signed root of the likelihood ratio of a Poisson field behind this filter, at the saddle point (Lugannani &
+    Rice, Adv. Appl. Probab. 12 (1980) 475), over response / noise. It depends alone on the response, in
+    that of a single count, over the counts expected on blur^2.
+    """
+    edges = np.linspace(0.0, 8.0, 801)
+    rho = 0.5 * (edges[1:] + edges[:-1])
+    ring = 2.0 * np.pi * rho * np.diff(edges)
+    filtered = (1.0 - 0.5 * rho**2) * np.exp(-0.5 * rho**2)
+    tilt = np.geomspace(0.01, 30.0, 200)
+    tilted = np.exp(tilt[:, None] * filtered)
+    mean, log = tilted @ (ring * filtered), np.expm1(tilt[:, None] * filtered) @ ring
+    return mean, np.sqrt(2.0 * _FILTERED * (tilt * mean - log)) / mean
+
+
+_SPARSE = _sparseness()
 
 
 def _maxima(
-    response: Array, noise: Array, false_share: float, blur: float
+    response: Array, noise: Array, blurred: Array, step: float, false_share: float, blur: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Sub-pixel maxima above the noise: positions, values, values over noise."""
     size = 2 * max(1, round(blur)) + 1
@@ -277,7 +349,10 @@ def _maxima(
     # A maximum on the border belongs to what lies beyond it.
     top[[0, -1]] = top[:, [0, -1]] = False
     i, j = np.nonzero(top)
-    significance = (response[i, j] / noise[i, j]).astype(np.float64)
+    i, j = (part[_is_round(blurred, i, j)] for part in (i, j))
+    value, deviation = response[i, j].astype(np.float64), noise[i, j].astype(np.float64)
+    significance = value / deviation
+    significance *= np.interp(significance / deviation * (_FILTERED * step / (np.pi * blur**2)), *_SPARSE)
     order = np.argsort(-significance)
     passed = _chance_maxima(significance[order], response.size, blur) <= false_share * np.arange(1, len(order) + 1)
     chosen = order[: int(np.flatnonzero(passed).max(initial=-1)) + 1]
@@ -293,6 +368,16 @@ def _maxima(
     x = j + shift(padded[i + 1, j], padded[i + 1, j + 2])
     y = i + shift(padded[i, j + 1], padded[i + 2, j + 1])
     return np.stack([x, y], axis=1), middle, significance
+
+
+def _is_round(blurred: Array, i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which maxima inside an image bend in every direction."""
+    part = np.stack([blurred[i + a, j + b] for a in (-1, 0, 1) for b in (-1, 0, 1)]).astype(np.float64)
+    vertical, across = part[1] - 2.0 * part[4] + part[7], part[3] - 2.0 * part[4] + part[5]
+    mixed = 0.25 * (part[0] - part[2] - part[6] + part[8])
+    least = _RIDGE / (1.0 + _RIDGE) ** 2 * (vertical + across) ** 2
+    bent: NDArray[np.bool_] = vertical * across - mixed**2 > least
+    return bent
 
 
 def _chance_maxima(significance: NDArray[np.float64], pixels: int, blur: float) -> NDArray[np.float64]:

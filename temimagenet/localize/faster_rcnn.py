@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,14 +12,18 @@ from numpy.typing import ArrayLike
 from temimagenet.errors import LocalizeError, ModelError
 from temimagenet.localize.protocol import Flag, FoundColumns
 from temimagenet.models.faster_rcnn import ColumnRCNN, find_boxes
-from temimagenet.models.zoo import load_network
+from temimagenet.models.zoo import load_network, written
 
 __all__ = ["FasterRCNN"]
 
 
 @lru_cache(maxsize=4)
-def _network(path: str) -> ColumnRCNN:
-    """A network, loaded once."""
+def _network(path: str, written: int) -> ColumnRCNN:
+    """A network, loaded once, and again when its file was written anew."""
+    if not Path(path).is_file():
+        raise ModelError(
+            f"no file {path}: no Faster R-CNN is shipped, `temimagenet train --preset faster-rcnn` makes one"
+        )
     network, _ = load_network(path)
     if not isinstance(network, ColumnRCNN):
         raise ModelError(f"{path}: weights of another network; `temimagenet train --preset faster-rcnn` writes some")
@@ -55,7 +60,11 @@ class FasterRCNN:
         """
         try:
             found = find_boxes(
-                _network(self.model), image, pixel_size_A, least_score=self.least_score, device=self.device
+                _network(self.model, written(self.model)),
+                image,
+                pixel_size_A,
+                least_score=self.least_score,
+                device=self.device,
             )
         except ModelError as error:
             raise LocalizeError(str(error)) from error

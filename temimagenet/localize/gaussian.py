@@ -18,7 +18,7 @@ from torch import Tensor
 from temimagenet.device import single_threaded
 from temimagenet.errors import LocalizeError
 from temimagenet.localize.detect import detect_columns
-from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts, doubts
+from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts, doubts, owners, repeated
 
 __all__ = ["Estimator", "GaussianFit", "fit_gaussians"]
 
@@ -129,13 +129,17 @@ def fit_gaussians(
         window: half edge of a window in expected standard deviations.
 
     Returns:
-        As many columns as starts, in their order; poor ones are flagged.
+        As many columns as starts, in their order; poor ones are flagged. Standard errors are nan where the data tell
+        nothing or a bound held the fit. Of starts within half a spot's width of one another the first is fitted; the
+        others are that column again, flagged `Flag.TWICE`.
 
     Raises:
         LocalizeError: the image, a start or a setting cannot be used; negative pixels with "poisson".
     """
     values = check_image(image, pixel_size_A)
     start = check_starts(values, start_px, width_px)
+    owner = owners(start, width_px)
+    start = start[np.unique(owner)]
     if estimator not in get_args(Estimator):
         raise LocalizeError(f"estimator {estimator!r}: expected one of {', '.join(get_args(Estimator))}")
     if estimator == "poisson" and values.min() < 0.0:
@@ -154,7 +158,7 @@ def fit_gaussians(
         width_px *= float(np.clip(fitted / width_px, 0.6, 1.6))
         windows = _Windows(values, start, width_px, window, estimator, elliptic)
         found, settled = windows.fit()
-    return _columns(found, settled, start, windows.cut, width_px, pixel_size_A)
+    return repeated(_columns(found, settled, start, windows.cut, width_px, pixel_size_A), owner)
 
 
 def _columns(
@@ -360,7 +364,7 @@ class _Batch:
         p[:, 0] = torch.maximum(low.double(), self.least[:, 0])
         self.p = p
         height = ((self.data - low[:, None]) * spot).sum(dim=1) / (spot * spot).sum(dim=1)
-        windows.spots[self.own, 5] = height.clamp_min(1e-6).double()
+        windows.spots[self.own, 5] = torch.maximum(height, 1e-6 * self.data.amax(dim=1).clamp(1e-20, 1.0)).double()
         self.free = (self.mask.sum(dim=1).double() - self.size).clamp_min(1.0)
 
     def take_heights(self) -> None:
@@ -494,7 +498,7 @@ class _Batch:
         for number in range(_STEPS):
             p, damping = self.p[active], self.damping[active]
             diagonal = curvature.diagonal(dim1=1, dim2=2)
-            scale = diagonal.clamp_min(1e-12 * diagonal.amax(dim=1, keepdim=True) + 1e-300)
+            scale = diagonal.clamp_min(1e-30 * diagonal.amax(dim=1, keepdim=True) + 1e-300)
             damped = curvature + torch.diag_embed(damping[:, None] * scale)
             least, most = self.least[active], self.most[active]
             # Parameters at a bound stay if the data pull them further out; those that would cross one stop there.
@@ -538,11 +542,14 @@ class _Batch:
         derivatives = self._derivatives(p)
         curvature = self._matrix(derivatives, spots, weight)
         diagonal = curvature.diagonal(dim1=1, dim2=2)
-        # Nothing is known, and nothing asked, of where a spot without height lies.
-        held = (p <= self.least) | (p >= self.most) | (diagonal <= 1e-12 * diagonal.amax(dim=1, keepdim=True))
+        # Nothing is known of where a spot without height lies.
+        held = (p <= self.least) | (p >= self.most) | (diagonal <= 1e-30 * diagonal.amax(dim=1, keepdim=True))
         meat = self._matrix(derivatives, spots, pull * pull) * (self.mask.sum(dim=1) / self.free)[:, None, None]
-        bread, failed = torch.linalg.inv_ex(_without(curvature, held))
-        bread = bread * ~(held[:, :, None] | held[:, None])
+        # Faint spots' derivatives are small: brought to one scale, the matrix can be inverted.
+        root = torch.where(held, 1.0, diagonal).sqrt()
+        root = root[:, :, None] * root[:, None]
+        bread, failed = torch.linalg.inv_ex(_without(curvature / root, held))
+        bread = bread * ~(held[:, :, None] | held[:, None]) / root
         covariance = bread @ meat @ bread
         a, b, c = self._shape(p)
         precision = (a * c - b * b).clamp_min(1e-300).sqrt()
@@ -555,7 +562,7 @@ class _Batch:
         else:
             slope[:, 1] = -1.0 / a
         relative = torch.einsum("bp,bpq,bq->b", slope, covariance, slope).clamp_min(0.0).sqrt()
-        error = covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
+        error = torch.where(held, torch.nan, covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt())
         k = 2 + shapes
         place = p[:, k : k + 2] * windows.half + windows.middle[self.own]
         out = torch.stack(

@@ -10,20 +10,23 @@ displacement.
 
 Rows meet only columns, two unknowns each, so they are eliminated first. What is left couples columns whose windows
 share rows: ordered from top to bottom in strips a window high, a block-tridiagonal matrix, bordered by the few unknowns
-of shape and background.
+of shape and background. The matrix is in single precision, like the derivatives it is made of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline, make_interp_spline
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.spatial import KDTree
 
 __all__ = [
@@ -58,9 +61,13 @@ _SPACING = 0.5
 _BLOCK = 128
 """Pixels along a row that are interpolated together."""
 
+_TOGETHER = 32
+"""Columns that are drawn together."""
+
 _KNOT_PX = 100.0
 _MOST_PIECES = 6
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -96,19 +103,18 @@ class Model:
 
     Attributes:
         image, background: (rows, columns).
-        columns: for each strip, (M, 3, n, nx) derivatives by x, y and height of its columns in their windows.
-        beam: (2, rows, points) derivatives by the displacement of the point's own row.
-        forms: (4, rows, points) derivatives by the shape.
+        columns: (K, 3, n, nx) derivatives by x, y and height of the columns in their windows.
+        fields: (6, rows, points) derivatives by the shape (4) and by the displacement of the point's own row (2), in
+            the padded image.
     """
 
     image: Array
     background: Array
-    columns: list[Single]
-    beam: Single
-    forms: Single
+    columns: Single
+    fields: Single
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Strip:
     """Columns `first` to `last` and the rows `top` to `bottom` that their windows reach, in the padded image."""
 
@@ -116,13 +122,20 @@ class Strip:
     last: int
     top: int
     bottom: int
-    pairs: list[tuple[int, NDArray[np.int64], NDArray[np.int64], tuple[int, int]]] = field(default_factory=list)
-    """Pairs of columns whose windows share pixels, by distance: the strip of the second (this one or the next), the
-    numbers of both within their strips, and the distance (dx, dy) of their windows."""
 
     def __len__(self) -> int:
         """Number of columns."""
         return self.last - self.first
+
+    @property
+    def columns(self) -> slice:
+        """Its columns among all."""
+        return slice(self.first, self.last)
+
+    @property
+    def rows(self) -> slice:
+        """Its rows among those of the padded image."""
+        return slice(self.top, self.bottom)
 
 
 class Problem:
@@ -136,6 +149,8 @@ class Problem:
         half, half_x: rows and points from there to the window's edge.
         n, nx: rows and points of a window.
         order: the starts' indices from top to bottom: the order of everything about columns.
+        pairs: (P, 2) columns whose windows share pixels, the upper one first.
+        alike: for each distance (dx, dy) of two windows, the pairs that are so far apart.
         anchor, anchor_precision: (K, 2) and (K,) centre and inverse variance of the prior of each column's position.
     """
 
@@ -168,6 +183,7 @@ class Problem:
         self.by_windows = _windows(self.by, self.half, self.middle[:, 1])
         self.bx_windows = _windows(self.bx_points, self.half_x, self.middle[:, 0])
         self.strips = self._strips()
+        self.pairs, self.alike = self._pairs()
 
     def _strips(self) -> list[Strip]:
         """Columns from top to bottom in strips a window high: those of one share rows with those of the next only."""
@@ -177,25 +193,29 @@ class Problem:
             last = int(np.searchsorted(y, y[first] + self.n))
             strips.append(Strip(first, last, int(y[first]), int(y[last - 1]) + self.n))
             first = last
-        number = np.repeat(np.arange(len(strips)), [len(strip) for strip in strips])
-        # Every pair counts, however little it overlaps: without it the equations would not be those of any image.
-        places = self.middle / (2.0 * self.half_x, 2.0 * self.half)
-        pairs = np.sort(KDTree(places).query_pairs(1.0 + 1e-9, p=np.inf, output_type="ndarray"), axis=1)
-        if len(pairs):
-            one, other = pairs.T
-            key = np.column_stack([number[one], number[other], self.middle[one] - self.middle[other]])
-            kinds, kind = np.unique(key, axis=0, return_inverse=True)
-            order = np.argsort(kind.ravel(), kind="stable")
-            for members in np.split(order, np.searchsorted(kind.ravel()[order], np.arange(1, len(kinds)))):
-                k, m = one[members], other[members]
-                here, there, dx, dy = (int(v) for v in key[members[0]])
-                strips[here].pairs.append((there, k - strips[here].first, m - strips[there].first, (dx, dy)))
         return strips
 
-    def each(self, work: Callable[[int], Result]) -> Iterable[Result]:
-        """What `work` makes of the number of each strip, in order, on the pool's threads if there is one."""
-        numbers = range(len(self.strips))
-        return self.pool.map(work, numbers) if self.pool else map(work, numbers)
+    def _pairs(self) -> tuple[NDArray[np.int64], list[tuple[slice, tuple[int, int]]]]:
+        """Pairs in the order of their distance, and which have the same.
+
+        Every pair counts, however little it overlaps: without it the equations would not be those of any image. Spots
+        twice the reach apart do not overlap in single precision, though corners of their windows do.
+        """
+        places = self.middle / (2.0 * self.half_x, 2.0 * self.half)
+        pairs = np.sort(KDTree(places).query_pairs(1.0 + 1e-9, output_type="ndarray"), axis=1)
+        apart = self.middle[pairs[:, 0]] - self.middle[pairs[:, 1]]
+        order = np.lexsort(apart.T)
+        pairs, apart = pairs[order], apart[order]
+        firsts = np.flatnonzero(np.diff(apart, axis=0, prepend=np.iinfo(np.int64).max).any(axis=1)).tolist()
+        alike = [
+            (slice(first, last), (int(apart[first, 0]), int(apart[first, 1])))
+            for first, last in pairwise([*firsts, len(pairs)])
+        ]
+        return pairs, alike
+
+    def each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterable[Result]:
+        """What `work` makes of each item, in order, on the pool's threads if there is one."""
+        return self.pool.map(work, items) if self.pool else map(work, items)
 
     def at_points(self, image: Array) -> Single:
         """(rows, points) sums over the pixels (rows, columns) that each point has a share in."""
@@ -212,78 +232,83 @@ class Problem:
             found[:, pixels] = image[:, points] @ self.between[points, pixels]
         return found
 
-    def framed(self, *images: NDArray[np.floating]) -> Single:
-        """(C, rows, points) images in single precision with the frame of zeros."""
-        high, wide = self.half, self.half_x
-        rows, points = images[0].shape
-        frame = np.zeros((len(images), rows + 2 * high, points + 2 * wide), dtype=np.float32)
-        for place, image in zip(frame, images, strict=True):
-            place[high:-high, wide:-wide] = image
-        return frame
+    def windows(self, images: Single, strip: Strip) -> Single:
+        """(C, M, n, nx) windows of padded images (C, rows, points) around a strip's columns."""
+        x, y = self.middle[strip.columns].T
+        found: Single = sliding_window_view(images, (self.n, self.nx), axis=(1, 2))[:, y, x]
+        return found
 
-    def windows(self, framed: Single, strip: Strip) -> Single:
-        """(M, C, n, nx) windows of framed images (C, ...) around a strip's columns."""
-        n, nx = self.n, self.nx
-        picked = np.empty((len(strip), len(framed), n, nx), dtype=np.float32)
-        for k, (x, y) in enumerate(self.middle[strip.first : strip.last].tolist()):
-            picked[k] = framed[:, y : y + n, x : x + nx]
-        return picked
+    def framed(self, image: Single) -> Single:
+        """(1, rows, points) an image with the frame of zeros."""
+        return np.pad(image, ((self.half, self.half), (self.half_x, self.half_x)))[None]
 
-    def look(self, state: State) -> Model:
-        """The image and its derivatives at a state."""
+    def look(self, state: State, slopes: bool = True) -> Model:
+        """The image at a state, and its derivatives unless they are not wanted."""
         half, wide, n, nx = self.half, self.half_x, self.n, self.nx
         rows, points = len(self.values), len(self.between)
-        shift = np.pad(state.shift, ((half, half), (0, 0)))
+        shift = np.pad(state.shift, ((half, half), (0, 0)))[self.middle[:, 1, None] + np.arange(n)]
+        away = self.middle * (self.spacing, 1.0) - state.xy
+        along = (np.arange(-wide, wide + 1) * self.spacing).astype(np.float32)
+        across = (away[:, :1] + shift[:, :, 0]).astype(np.float32)
+        down = (np.arange(-half, half + 1) + away[:, 1:] + shift[:, :, 1]).astype(np.float32)
+        height = state.height.astype(np.float32)[:, None]
         a, b, c, w = (np.float32(value) for value in state.shape)
         # Splines ring where windows end, unless they end softly.
-        ends = np.ones(nx, dtype=np.float32)
-        ends[[0, -1]], ends[[1, -2]] = 0.25, 0.75
+        ends = np.ones((n, nx), dtype=np.float32)
+        ends[:, [0, -1]], ends[:, [1, -2]] = 0.25, 0.75
+        # Of each column: the image, derivatives by shape (4), and by x, y and height.
+        spots = np.empty((len(height), 8 if slopes else 1, n * nx), dtype=np.float32)
+        fields = 7 if slopes else 1
 
-        def draw(number: int) -> tuple[Single, Single]:
-            """Derivatives of a strip's columns, and its rows of the seven images."""
-            strip = self.strips[number]
-            part = slice(strip.first, strip.last)
-            middle = self.middle[part]
-            moved = shift[middle[:, 1, None] + np.arange(n)]
-            away = middle * (self.spacing, 1.0) - state.xy[part]
-            along, down = np.arange(-wide, wide + 1) * self.spacing, np.arange(-half, half + 1)
-            u = (along + away[:, 0, None])[:, None, :] + moved[:, :, 0, None]
-            u = u.astype(np.float32)
-            v = (down + away[:, 1, None] + moved[:, :, 1])[:, :, None].astype(np.float32)
-            height = state.height[part].astype(np.float32)[:, None, None]
+        def fill(part: slice) -> None:
+            """The spots of some columns."""
+            found, h = spots[part], height[part]
+            u = (along + across[part, :, None]).reshape(len(h), -1)
+            v = np.repeat(down[part], nx, axis=1)
             x_part, y_part = a * u + b * v, b * u + c * v
             tail = np.exp(np.float32(-0.5 / TAIL**2) * (u * x_part + v * y_part))
-            tail *= ends
+            tail *= ends.ravel()
             # The narrow Gaussian is the wide one to the fourth power.
             core = np.square(np.square(tail))
             spot = (1.0 - w) * core + w * tail
-            slope = (core * (1.0 - w) + tail * np.float32(w / TAIL**2)) * height
-            found = np.empty((len(strip), 3, n, nx), dtype=np.float32)
-            np.multiply(slope, x_part, out=found[:, 0])
-            np.multiply(slope, y_part, out=found[:, 1])
-            found[:, 2] = spot
-            fields = np.empty((len(strip), 7, n, nx), dtype=np.float32)
-            np.multiply(spot, height, out=fields[:, 0])
-            np.negative(found[:, 0], out=fields[:, 1])
-            np.negative(found[:, 1], out=fields[:, 2])
+            np.multiply(spot, h, out=found[:, 0])
+            if not slopes:
+                return
+            found[:, 7] = spot
+            np.multiply(tail - core, h, out=found[:, 4])
+            core *= 1.0 - w
+            tail *= w * np.float32(TAIL**-2)
+            slope = (core + tail) * h
+            np.multiply(slope, x_part, out=found[:, 5])
+            np.multiply(slope, y_part, out=found[:, 6])
             slope *= -0.5
-            np.multiply(slope, u * u, out=fields[:, 3])
-            np.multiply(slope * v, 2.0 * u, out=fields[:, 4])
-            np.multiply(slope, v * v, out=fields[:, 5])
-            np.multiply(tail - core, height, out=fields[:, 6])
-            drawn = np.zeros((7, strip.bottom - strip.top, points + 2 * wide), dtype=np.float32)
-            for k, (x, y) in enumerate((middle - (0, strip.top)).tolist()):
-                drawn[:, y : y + n, x : x + nx] += fields[k]
-            return found, drawn
+            u_part = slope * u
+            np.multiply(u_part, u, out=found[:, 1])
+            u_part *= 2.0
+            np.multiply(u_part, v, out=found[:, 2])
+            slope *= v
+            np.multiply(slope, v, out=found[:, 3])
 
-        columns = []
-        total = np.zeros((7, rows + 2 * half, points + 2 * wide), dtype=np.float32)
-        for strip, (found, drawn) in zip(self.strips, self.each(draw), strict=True):
-            columns.append(found)
-            total[:, strip.top : strip.bottom] += drawn
-        total = total[:, half:-half, wide:-wide]
+        def draw(number: int) -> Single:
+            """A strip's rows of the image and the fields."""
+            strip = self.strips[number]
+            # Few enough to stay in the processor's nearest memory.
+            for first in range(strip.first, strip.last, _TOGETHER):
+                fill(slice(first, min(first + _TOGETHER, strip.last)))
+            drawn = np.zeros((fields, strip.bottom - strip.top, points + 2 * wide), dtype=np.float32)
+            parts = spots[strip.columns, :fields].reshape(-1, fields, n, nx)
+            for (x, y), part in zip((self.middle[strip.columns] - (0, strip.top)).tolist(), parts, strict=True):
+                drawn[:, y : y + n, x : x + nx] += part
+            return drawn
+
+        total = np.zeros((fields, rows + 2 * half, points + 2 * wide), dtype=np.float32)
+        for strip, drawn in zip(self.strips, self.each(draw, range(len(self.strips))), strict=True):
+            total[:, strip.rows] += drawn
+        # To move a row to the right is to move its columns to the left.
+        np.negative(total[5:], out=total[5:])
         background = self.by @ state.weights.reshape(self.by.shape[1], -1) @ self.bx.T
-        return Model(background + self.at_pixels(total[0]), background, columns, total[1:3], total[3:])
+        image = background + self.at_pixels(total[0, half:-half, wide:-wide])
+        return Model(image, background, spots[:, 5:].reshape(len(height), -1, n, nx), total[1:])
 
 
 def _interpolation(count: int, points: int) -> Single:
@@ -362,132 +387,159 @@ class Equations:
         Raises:
             NotDefinite: the equations are singular.
         """
-        half, rows = problem.half, len(problem.values)
+        half, wide, rows = problem.half, problem.half_x, len(problem.values)
         self.problem = problem
         self.damping = damping
         self.live = sigma > 0.0
         self.precision = _precision(sigma)
-        # Rows by rows; those in the frame stay zero.
-        beam = self._beam(model)
         # The products of smooth derivatives are smooth: sums over points are those over pixels.
         at_points = problem.at_points(weight)
-        weighted = beam * at_points
-        own = np.empty((rows, 2, 2))
-        for x, y in ((0, 0), (0, 1), (1, 1)):
-            own[:, x, y] = own[:, y, x] = np.einsum("ij,ij->i", weighted[x], beam[y])
-        own += np.diag(np.where(self.live, self.precision, 1.0))
+        fields = model.fields[:, half:-half, wide:-wide]
+        weighted = fields * at_points
+        # Shape and row by themselves and by each other, row by row.
+        products = (weighted.transpose(1, 0, 2) @ fields.transpose(1, 2, 0)).astype(np.float64)
+        products[:, :, 4:] *= self.live
+        products[:, 4:] *= self.live[:, None]
+        # Rows by rows; those in the frame stay zero.
+        own = products[:, 4:, 4:] + np.diag(np.where(self.live, self.precision, 1.0))
         self.inverse = np.zeros((rows + 2 * half, 2, 2))
         self.inverse[half:-half] = np.linalg.inv(own)
         # Shape and background by themselves and by rows.
-        corner, border = _border(problem, model, at_points, weighted)
+        corner, border = _border(problem, at_points, weighted, products, self.live)
         size = len(corner)
         corner += damping * np.diag(np.diag(corner))
         self.border = border.reshape(size, -1)
-        self.border_solved = np.einsum("gix,ixy->giy", border, self.inverse).reshape(size, -1)
+        self.border_solved = self._solved(border, slice(None))
         corner -= self.border_solved @ self.border.T
         # Columns by everything, strip by strip.
-        framed = problem.framed(at_points, *beam, *model.forms)
-        parts = list(problem.each(lambda number: self._strip(number, model, framed, border, damping)))
-        self.reaches, self.solveds, self.sides, diagonal = ([part[k] for part in parts] for k in range(4))
-        upper = [self._between(number, part[4]) for number, part in enumerate(parts[:-1])]
-        self.chain = _Chain(diagonal, upper)
-        self.found = self.chain.forward(self.sides)
-        for part in self.found:
-            corner -= part.T @ part
+        framed, numbers = problem.framed(at_points), range(len(problem.strips))
+        weighed = np.empty_like(model.columns)
+        parts = list(problem.each(lambda number: self._strip(number, model, framed, weighed), numbers))
+        self.reaches, self.solveds, self.sides = ([part[k] for part in parts] for k in range(3))
+        own, both = self._pairs(model, weighed)
+        blocks = list(problem.each(lambda number: self._coupled(number, own, both), numbers))
+        self.chain = _Chain([diagonal for diagonal, _ in blocks], [upper for _, upper in blocks[:-1]])
+        found = self.chain.forward(self.sides)
+        self.divided = self.chain.divided(found)
+        for part, divided in zip(found, self.divided, strict=True):
+            corner -= part.T @ divided
         try:
             self.corner = cho_factor(0.5 * (corner + corner.T), check_finite=False)
         except LinAlgError as error:
             raise NotDefinite from error
 
-    def _strip(
-        self, number: int, model: Model, framed: Single, border: Array, damping: float
-    ) -> tuple[Array, Array, Array, Array, Array]:
-        """Of one strip's columns: coupling to its rows, the same after the rows' own equations are solved, coupling to
-        shape and background, to each other, all without the rows, and to the columns of the next strip."""
-        problem, n = self.problem, self.problem.n
-        strip, columns = problem.strips[number], model.columns[number]
-        count, size = len(strip), len(border)
-        everyone = np.arange(count)
-        around = problem.windows(framed, strip)
-        weighed = columns * around[:, :1]
-        reach = np.zeros((count, 3, strip.bottom - strip.top, 2))
-        placed = problem.middle[strip.first : strip.last, 1, None] + np.arange(n) - strip.top
-        for p in range(3):
-            for x in range(2):
-                reach[everyone[:, None], p, placed, x] = np.einsum("kij,kij->ki", weighed[:, p], around[:, 1 + x])
-        here = slice(strip.top, strip.bottom)
-        solved = np.einsum("kpix,ixy->kpiy", reach, self.inverse[here], optimize=True).reshape(3 * count, -1)
-        flat, flat_weighed = columns.reshape(count, 3, -1), weighed.reshape(count, 3, -1)
-        own = (flat_weighed @ flat.transpose(0, 2, 1)).astype(np.float64)
-        own += damping * own * np.eye(3)
-        own[:, [0, 1], [0, 1]] += problem.anchor_precision[strip.first : strip.last, None]
-        block = np.zeros((count, 3, count, 3))
-        block[everyone, :, everyone] = own
-        across = _pairs(problem, model, number, weighed, block)
-        flat_reach = reach.reshape(3 * count, -1)
-        side = np.empty((count, 3, size))
-        side[:, :, :4] = flat_weighed @ around[:, 3:].reshape(count, 4, -1).transpose(0, 2, 1)
-        along = weighed.reshape(count, -1, problem.nx) @ problem.bx_windows[strip.first : strip.last]
-        down = problem.by_windows[strip.first : strip.last].transpose(0, 2, 1)
+    def _solved(self, couplings: Single, rows: slice) -> Single:
+        """(M, 2 R) couplings (M, R, 2) to some rows after the rows' own equations are solved."""
+        inverse = self.inverse[rows].astype(np.float32)
+        solved: Single = np.einsum("gix,ixy->giy", couplings, inverse, optimize=True)
+        return solved.reshape(len(couplings), -1)
+
+    def _strip(self, number: int, model: Model, framed: Single, weighed: Single) -> tuple[Single, Single, Single]:
+        """Of one strip's columns: coupling to its rows, the same after the rows' own equations are solved, and coupling
+        to shape and background without the rows. Their derivatives times the weights are written to `weighed`."""
+        problem, n, nx = self.problem, self.problem.n, self.problem.nx
+        strip = problem.strips[number]
+        here, count = strip.columns, len(strip)
+        columns = np.multiply(model.columns[here], problem.windows(framed, strip)[0, :, None], out=weighed[here])
+        around = problem.windows(model.fields, strip)
+        reach = np.zeros((count, 3, strip.bottom - strip.top, 2), dtype=np.float32)
+        placed = problem.middle[here, 1, None] + np.arange(n) - strip.top
+        for axis in np.flatnonzero(self.live):
+            part = np.einsum("kpij,kij->kip", columns, around[4 + axis])
+            reach[np.arange(count)[:, None], :, placed, axis] = part
+        solved = self._solved(reach.reshape(3 * count, -1, 2), strip.rows)
+        side = np.empty((count, 3, len(self.border)), dtype=np.float32)
+        side[:, :, :4] = columns.reshape(count, 3, -1) @ around[:4].reshape(4, count, -1).transpose(1, 2, 0)
+        along = columns.reshape(count, -1, nx) @ problem.bx_windows[here]
+        down = problem.by_windows[here].transpose(0, 2, 1)
         side[:, :, 4:] = (down[:, None] @ along.reshape(count, 3, n, -1)).reshape(count, 3, -1)
-        without_rows = side.reshape(3 * count, -1) - solved @ border[:, here].reshape(size, -1).T
-        return flat_reach, solved, without_rows, block.reshape(3 * count, -1) - solved @ flat_reach.T, across
+        without_rows = side.reshape(3 * count, -1) - solved @ self.border[:, 2 * strip.top : 2 * strip.bottom].T
+        return reach.reshape(3 * count, -1), solved, without_rows
 
-    def _between(self, number: int, across: Array) -> Array:
-        """What couples one strip's columns to those of the next, without the rows."""
-        shared = self.problem.strips[number].bottom - self.problem.strips[number + 1].top
-        if shared <= 0:
-            return across
-        coupled: Array = across - self.solveds[number][:, -2 * shared :] @ self.reaches[number + 1][:, : 2 * shared].T
-        return coupled
+    def _pairs(self, model: Model, weighed: Single) -> tuple[Single, Single]:
+        """(K, 3, 3) what couples each column to itself, and (P, 3, 3) both of each pair, all without the rows."""
+        problem, n, nx, count = self.problem, self.problem.n, self.problem.nx, len(weighed)
+        own = weighed.reshape(count, 3, -1) @ model.columns.reshape(count, 3, -1).transpose(0, 2, 1)
+        own += np.float32(self.damping) * own * np.eye(3, dtype=np.float32)
+        own[:, [0, 1], [0, 1]] += problem.anchor_precision[:, None]
 
-    def _beam(self, model: Model) -> Single:
-        """Derivatives by the displacements that may change."""
-        return model.beam * self.live[:, None, None].astype(np.float32)
+        def product(alike: tuple[slice, tuple[int, int]]) -> Single:
+            """Of pairs at one distance."""
+            members, (dx, dy) = alike
+            k, m = problem.pairs[members].T
+            i0, i1, j0, j1 = max(0, -dy), n - max(0, dy), max(0, -dx), nx - max(0, dx)
+            left = weighed[k, :, i0:i1, j0:j1].reshape(len(k), 3, -1)
+            right = model.columns[m, :, i0 + dy : i1 + dy, j0 + dx : j1 + dx].reshape(len(k), 3, -1)
+            return left @ right.transpose(0, 2, 1)
+
+        both = np.concatenate([np.zeros((0, 3, 3), dtype=np.float32), *problem.each(product, problem.alike)])
+        return own, both
+
+    def _coupled(self, number: int, own: Single, both: Single) -> tuple[Single, Single]:
+        """What couples one strip's columns to each other, and to those of the next, without the rows."""
+        strips, pairs = self.problem.strips, self.problem.pairs
+        strip, count = strips[number], len(strips[number])
+        chosen = (pairs[:, 0] >= strip.first) & (pairs[:, 0] < strip.last)
+        (k, m), both = (pairs[chosen] - strip.first).T, both[chosen]
+        near = m < count
+        block = np.zeros((count, 3, count, 3), dtype=np.float32)
+        block[np.arange(count), :, np.arange(count)] = own[strip.columns]
+        block[k[near], :, m[near]] = both[near]
+        block[m[near], :, k[near]] = both[near].transpose(0, 2, 1)
+        diagonal = block.reshape(3 * count, -1) - self.solveds[number] @ self.reaches[number].T
+        following = strips[number + 1 : number + 2]
+        beside = np.zeros((count, 3, sum(map(len, following)), 3), dtype=np.float32)
+        beside[k[~near], :, m[~near] - count] = both[~near]
+        upper = beside.reshape(3 * count, -1)
+        shared = 2 * sum(strip.bottom - other.top for other in following)
+        if shared > 0:
+            upper -= self.solveds[number][:, -shared:] @ self.reaches[number + 1][:, :shared].T
+        return diagonal, upper
 
     def step(self, model: Model, state: State, weight: Array, sigma: Array) -> Step:
         """The step from a state and a prior, these or some close to them: gradients are their own."""
-        problem, half = self.problem, self.problem.half
+        problem, half, wide = self.problem, self.problem.half, self.problem.half_x
         left = weight * (problem.values - model.image)
-        pulled = problem.at_points(left).astype(np.float64)
+        pulled = problem.at_points(left)
+        fields = np.einsum("aij,ij->ia", model.fields[:, half:-half, wide:-wide], pulled).astype(np.float64)
         pull_rows = np.zeros((len(self.inverse), 2))
-        pull_rows[half:-half] = np.einsum("xij,ij->ix", self._beam(model), pulled) - state.shift * _precision(sigma)
-        flat_rows = pull_rows.ravel()
-        pull_border = np.concatenate(
-            [np.einsum("aij,ij->a", model.forms, pulled), (problem.by.T @ left @ problem.bx).ravel()]
-        )
+        pull_rows[half:-half] = fields[:, 4:] * self.live - state.shift * _precision(sigma)
+        flat_rows = pull_rows.ravel().astype(np.float32)
+        pull_border = np.concatenate([fields[:, :4].sum(axis=0), (problem.by.T @ left @ problem.bx).ravel()])
         pull_border[3] += (TAIL_SHARE[0] - state.shape[3]) * TAIL_SHARE[1] ** -2
         pull_border -= self.border_solved @ flat_rows
         framed = problem.framed(pulled)
         pulls = []
-        for strip, columns, solved in zip(problem.strips, model.columns, self.solveds, strict=True):
-            around = problem.windows(framed, strip).reshape(len(strip), -1, 1)
-            pull = (columns.reshape(len(strip), 3, -1) @ around)[..., 0].astype(np.float64)
-            here = slice(strip.first, strip.last)
+        for strip, solved in zip(problem.strips, self.solveds, strict=True):
+            here = strip.columns
+            around = problem.windows(framed, strip)[0]
+            pull = np.einsum("kpij,kij->kp", model.columns[here], around)
             pull[:, :2] += (problem.anchor[here] - state.xy[here]) * problem.anchor_precision[here, None]
             pulls.append(pull.ravel() - solved @ flat_rows[2 * strip.top : 2 * strip.bottom])
         # Shape and background, then columns, then rows.
-        halfway = self.chain.forward([pull[:, None] for pull in pulls])
-        for pull, part in zip(halfway, self.found, strict=True):
-            pull_border -= part.T @ pull[:, 0]
-        border = cho_solve(self.corner, pull_border, check_finite=False)
+        halfway = self.chain.forward(pulls)
+        for pull, part in zip(halfway, self.divided, strict=True):
+            pull_border -= part.T @ pull
+        border = cho_solve(self.corner, pull_border, check_finite=False).astype(np.float32)
+        alone = self.chain.divided(halfway)
         columns_step = self.chain.backward(
-            [pull[:, 0] - part @ border for pull, part in zip(halfway, self.found, strict=True)]
+            [pull - part @ border for pull, part in zip(alone, self.divided, strict=True)]
         )
-        flat_rows = flat_rows - self.border.T @ border
+        flat_rows -= self.border.T @ border
         for strip, reach, change in zip(problem.strips, self.reaches, columns_step, strict=True):
             flat_rows[2 * strip.top : 2 * strip.bottom] -= reach.T @ change
         rows = np.einsum("ixy,iy->ix", self.inverse, flat_rows.reshape(-1, 2))[half:-half]
-        return Step(np.concatenate(columns_step).reshape(-1, 3), border, rows)
+        columns = np.concatenate(columns_step, dtype=np.float64)
+        return Step(columns.reshape(-1, 3), border.astype(np.float64), rows)
 
     def covariance(self) -> Covariance:
         """Blocks of the inverse of the whole matrix."""
         strips, half = self.problem.strips, self.problem.half
-        outer = cho_solve(self.corner, np.eye(len(self.corner[0])), check_finite=False)
+        outer: Single = cho_solve(self.corner, np.eye(len(self.corner[0])), check_finite=False).astype(np.float32)
         own_blocks, next_blocks = self.chain.inverse()
-        found = self.chain.backward(self.found)
+        found = self.chain.backward(self.divided)
         of_columns, mixed = [], []
-        variance = self.inverse.copy()
+        variance = self.inverse.diagonal(axis1=1, axis2=2).ravel()
         # How rows follow shape and background, directly and through the columns.
         follow = self.border_solved.copy()
         for number, (strip, v, solved) in enumerate(zip(strips, found, self.solveds, strict=True)):
@@ -496,20 +548,20 @@ class Equations:
             whole = own_blocks[number].reshape(len(strip), 3, len(strip), 3)
             of_columns.append(whole[members, :, members] + bent @ v.reshape(len(strip), 3, -1).transpose(0, 2, 1))
             mixed.append(-bent[:, 2, :4])
-            variance[strip.top : strip.bottom] += _between_rows(solved, own_blocks[number], solved)
+            variance[2 * strip.top : 2 * strip.bottom] += _diagonal(solved, own_blocks[number], solved)
             follow[:, 2 * strip.top : 2 * strip.bottom] -= v.T @ solved
             if number + 1 == len(strips):
                 break
-            shared = strip.bottom - strips[number + 1].top
+            shared = 2 * (strip.bottom - strips[number + 1].top)
             if shared > 0:
-                left, right = solved[:, -2 * shared :], self.solveds[number + 1][:, : 2 * shared]
-                part = _between_rows(left, next_blocks[number], right)
-                variance[strip.bottom - shared : strip.bottom] += part + part.transpose(0, 2, 1)
-        variance += np.einsum(
-            "gix,giy->ixy", follow.reshape(len(outer), -1, 2), (outer @ follow).reshape(len(outer), -1, 2)
-        )
-        rows = variance.diagonal(axis1=1, axis2=2)[half:-half].copy()
-        return Covariance(np.concatenate(of_columns), outer[:4, :4], np.concatenate(mixed), rows)
+                left, right = solved[:, -shared:], self.solveds[number + 1][:, :shared]
+                variance[2 * strip.bottom - shared : 2 * strip.bottom] += 2.0 * _diagonal(
+                    left, next_blocks[number], right
+                )
+        variance += _diagonal(follow, outer, follow)
+        rows = variance.reshape(-1, 2)[half:-half]
+        columns, heights = (np.concatenate(parts, dtype=np.float64) for parts in (of_columns, mixed))
+        return Covariance(columns, outer[:4, :4].astype(np.float64), heights, rows)
 
 
 def _precision(sigma: Array) -> Array:
@@ -519,112 +571,87 @@ def _precision(sigma: Array) -> Array:
     return precision
 
 
-def _border(problem: Problem, model: Model, weight: Single, weighted_beam: Single) -> tuple[Array, Array]:
-    """Shape and background: their own normal equations, and their coupling to the rows of the framed image."""
+def _border(
+    problem: Problem, weight: Single, weighted: Single, products: Array, live: NDArray[np.bool_]
+) -> tuple[Array, Single]:
+    """Shape and background: their own normal equations, and their coupling to the rows of the padded image."""
     by, bx, half = problem.by, problem.bx_points, problem.half
     rows, ny, nx = len(weight), by.shape[1], bx.shape[1]
-    single = bx.astype(np.float32)
-    weighted = model.forms * weight
     corner = np.zeros((4 + ny * nx, 4 + ny * nx))
-    corner[:4, :4] = np.einsum("aij,bij->abi", weighted, model.forms).sum(axis=-1, dtype=np.float64)
-    corner[:4, 4:] = (by.T @ (weighted @ single).astype(np.float64)).reshape(4, -1)
+    corner[:4, :4] = products[:, :4, :4].sum(axis=0)
+    across = (weighted @ bx.astype(np.float32)).astype(np.float64)
+    corner[:4, 4:] = (by.T @ across[:4]).reshape(4, -1)
     corner[4:, :4] = corner[:4, 4:].T
-    along = weight @ (bx[:, :, None] * bx[:, None, :]).reshape(-1, nx * nx)
+    along = weight @ (bx[:, :, None] * bx[:, None, :]).reshape(-1, nx * nx).astype(np.float32)
     down = (by[:, :, None] * by[:, None, :]).reshape(rows, ny * ny)
     corner[4:, 4:] = (down.T @ along).reshape(ny, ny, nx, nx).transpose(0, 2, 1, 3).reshape(ny * nx, ny * nx)
     corner[3, 3] += TAIL_SHARE[1] ** -2
-    to_rows = np.zeros((len(corner), rows + 2 * half, 2))
+    to_rows = np.zeros((len(corner), rows + 2 * half, 2), dtype=np.float32)
     inside = slice(half, rows + half)
-    to_rows[:4, inside] = np.einsum("aij,xij->aix", model.forms, weighted_beam)
-    for axis in range(2):
-        across = weighted_beam[axis] @ single
-        to_rows[4:, inside, axis] = (by[:, :, None] * across[:, None, :]).reshape(rows, -1).T
+    to_rows[:4, inside] = products[:, :4, 4:].transpose(1, 0, 2)
+    for axis in np.flatnonzero(live):
+        to_rows[4:, inside, axis] = (by[:, :, None] * across[4 + axis, :, None, :]).reshape(rows, -1).T
     return corner, to_rows
 
 
-def _pairs(problem: Problem, model: Model, number: int, weighed: Single, block: Array) -> Array:
-    """Add pairs within a strip to its (M, 3, M, 3) block, and give those with the next strip."""
-    n, nx, strip = problem.n, problem.nx, problem.strips[number]
-    following = len(problem.strips[number + 1]) if number + 1 < len(problem.strips) else 0
-    across = np.zeros((len(strip), 3, following, 3))
-    for other, k, m, (dx, dy) in strip.pairs:
-        i0, i1, j0, j1 = max(0, -dy), n - max(0, dy), max(0, -dx), nx - max(0, dx)
-        left = weighed[k, :, i0:i1, j0:j1].reshape(len(k), 3, -1)
-        right = model.columns[other][m, :, i0 + dy : i1 + dy, j0 + dx : j1 + dx].reshape(len(k), 3, -1)
-        both = left @ right.transpose(0, 2, 1)
-        if other == number:
-            block[k, :, m] += both
-            block[m, :, k] += both.transpose(0, 2, 1)
-        else:
-            across[k, :, m] += both
-    return across.reshape(3 * len(strip), -1)
-
-
-def _between_rows(left: Array, block: Array, right: Array) -> Array:
-    """(R, 2, 2) diagonal blocks of left^T block right."""
-    rows = left.shape[1] // 2
-    product = (block @ right).reshape(len(left), rows, 2)
-    found: Array = np.einsum("pix,piy->ixy", left.reshape(len(left), rows, 2), product)
+def _diagonal(left: Single, block: Single, right: Single) -> Single:
+    """Diagonal of left^T block right."""
+    found: Single = (left * (block @ right)).sum(axis=0)
     return found
 
 
 class _Chain:
-    """A symmetric positive definite block-tridiagonal matrix A = L L^T.
+    """A symmetric positive definite block-tridiagonal matrix A = L D L^T, in single precision.
 
-    Lower factors of the diagonal blocks, and the blocks beside them, of L^T.
+    Inverse blocks of D, and the blocks beside the diagonal, which is of ones, of L^T.
     """
 
-    def __init__(self, diagonal: list[Array], upper: list[Array]) -> None:
-        self.factors: list[Array] = []
-        self.beside: list[Array] = []
+    def __init__(self, diagonal: list[Single], upper: list[Single]) -> None:
+        self.inverses: list[Single] = []
+        self.beside: list[Single] = []
         for number, block in enumerate(diagonal):
             if number:
-                block = block - self.beside[-1].T @ self.beside[-1]
-            try:
-                self.factors.append(cholesky(0.5 * (block + block.T), lower=True, check_finite=False))
-            except LinAlgError as error:
-                raise NotDefinite from error
+                block = block - upper[number - 1].T @ self.beside[-1]
+            self.inverses.append(_inverse(block))
             if number < len(upper):
-                self.beside.append(_solve_lower(self.factors[-1], upper[number]))
+                self.beside.append(self.inverses[-1] @ upper[number])
 
-    def forward(self, sides: list[Array]) -> list[Array]:
+    def forward(self, sides: list[Single]) -> list[Single]:
         """Solutions of L y = side, by block."""
-        found = [_solve_lower(self.factors[0], sides[0])]
-        for factor, beside, side in zip(self.factors[1:], self.beside, sides[1:], strict=True):
-            found.append(_solve_lower(factor, side - beside.T @ found[-1]))
+        found = [sides[0]]
+        for beside, side in zip(self.beside, sides[1:], strict=True):
+            found.append(side - beside.T @ found[-1])
         return found
 
-    def backward(self, sides: list[Array]) -> list[Array]:
+    def divided(self, sides: list[Single]) -> list[Single]:
+        """Solutions of D z = side, by block."""
+        return [inverse @ side for inverse, side in zip(self.inverses, sides, strict=True)]
+
+    def backward(self, sides: list[Single]) -> list[Single]:
         """Solutions of L^T x = side, by block."""
-        found = [_solve_upper(self.factors[-1], sides[-1])]
-        for factor, beside, side in zip(self.factors[-2::-1], self.beside[::-1], sides[-2::-1], strict=True):
-            found.append(_solve_upper(factor, side - beside @ found[-1]))
+        found = [sides[-1]]
+        for beside, side in zip(self.beside[::-1], sides[-2::-1], strict=True):
+            found.append(side - beside @ found[-1])
         return found[::-1]
 
-    def inverse(self) -> tuple[list[Array], list[Array]]:
+    def inverse(self) -> tuple[list[Single], list[Single]]:
         """Diagonal blocks of the inverse and the ones beside them (Takahashi's recursion, by block)."""
-        own = [_inverse(self.factors[-1])]
-        following: list[Array] = []
-        for factor, beside in zip(self.factors[-2::-1], self.beside[::-1], strict=True):
-            along = _solve_upper(factor, beside)
-            following.append(-along @ own[-1])
-            own.append(_inverse(factor) - following[-1] @ along.T)
+        own = [self.inverses[-1]]
+        following: list[Single] = []
+        for inverse, beside in zip(self.inverses[-2::-1], self.beside[::-1], strict=True):
+            following.append(-beside @ own[-1])
+            own.append(inverse - following[-1] @ beside.T)
         return own[::-1], following[::-1]
 
 
-def _solve_lower(factor: Array, side: Array) -> Array:
-    """L^-1 side."""
-    found: Array = solve_triangular(factor, side, lower=True, check_finite=False)
-    return found
+def _inverse(block: Single) -> Single:
+    """Of a symmetric positive definite matrix.
 
-
-def _solve_upper(factor: Array, side: Array) -> Array:
-    """L^-T side."""
-    found: Array = solve_triangular(factor, side, lower=True, trans="T", check_finite=False)
-    return found
-
-
-def _inverse(factor: Array) -> Array:
-    """(L L^T)^-1."""
-    found: Array = cho_solve((factor, True), np.eye(len(factor)), check_finite=False)
-    return found
+    Raises:
+        NotDefinite: it is not.
+    """
+    factor, wrong = torch.linalg.cholesky_ex(torch.from_numpy(0.5 * (block + block.T)))
+    if wrong:
+        raise NotDefinite
+    inverse: Single = torch.cholesky_inverse(factor).numpy()
+    return inverse

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -13,6 +13,8 @@ from temimagenet.errors import LocalizeError, ModelError
 from temimagenet.localize.otsu import OtsuCentroid
 from temimagenet.localize.protocol import Flag, FoundColumns
 from temimagenet.models.predict import Model, Prediction, load_model
+from temimagenet.models.unet import FINE_MAPS
+from temimagenet.models.zoo import TASKS, written
 
 __all__ = ["NetworkColumns", "NetworkOtsu"]
 
@@ -20,8 +22,8 @@ _BORDER_PX = 1.5
 
 
 @lru_cache(maxsize=4)
-def _model(name: str) -> Model:
-    """A model, loaded once."""
+def _model(name: str, written: int) -> Model:
+    """A model, loaded once, and again when its file was written anew."""
     return load_model(name)
 
 
@@ -30,7 +32,7 @@ def _predict(
 ) -> Prediction:
     """What a network draws; what it cannot work on cannot be located either."""
     try:
-        return _model(name).predict(image, pixel_size_A, maps, device=device, least_chance=least_chance)
+        return _model(name, written(name)).predict(image, pixel_size_A, maps, device=device, least_chance=least_chance)
     except ModelError as error:
         raise LocalizeError(str(error)) from error
 
@@ -79,15 +81,22 @@ class NetworkOtsu:
 
     Attributes:
         model: "all", the shipped network, or a file that training wrote.
-        map: which map.
+        map: which map: a label, or the name of the task that draws it.
         centre: as in `OtsuCentroid`.
         device: where to work.
+
+    Raises:
+        LocalizeError: no such centre.
     """
 
     model: str = "all"
     map: str = "gaussianMask"
     centre: Literal["geometric", "intensity"] = "intensity"
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Raise `LocalizeError` for a centre that `OtsuCentroid` does not know."""
+        OtsuCentroid(centre=self.centre)
 
     @property
     def name(self) -> str:
@@ -100,7 +109,14 @@ class NetworkOtsu:
         Raises:
             LocalizeError: the image cannot be used, or the network does not draw that map.
         """
-        drawn = _predict(self.model, image, pixel_size_A, (self.map,), self.device).maps[self.map]
-        if float(drawn.max()) < 0.1 * float("Mask" in self.map) or drawn.min() == drawn.max():
+        label = TASKS.get(self.map, self.map)
+        drawn = _predict(self.model, image, pixel_size_A, (label,), self.device).maps[label]
+        if float(drawn.max()) < 0.1 * float("Mask" in label) or drawn.min() == drawn.max():
             return FoundColumns.none(pixel_size_A)
-        return OtsuCentroid(centre=self.centre, least_area_A2=0.01)(drawn, pixel_size_A)
+        fold = 2 if label in FINE_MAPS else 1
+        found = OtsuCentroid(centre=self.centre, least_area_A2=0.01)(drawn, pixel_size_A / fold)
+        # Pixel (2 i, 2 j) of a fine map lies on pixel (i, j).
+        return replace(
+            found, xy_px=found.xy_px / fold, intensity=found.intensity / fold**2, width_px=found.width_px / fold,
+            pixel_size_A=pixel_size_A,
+        )  # fmt: skip

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import KDTree
 
 from temimagenet.errors import LocalizeError
 from temimagenet.imaging.detector import check_image
 
-__all__ = ["Flag", "FoundColumns", "Localizer", "check_image", "check_starts", "doubts"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Flag", "FoundColumns", "Localizer", "check_image", "check_starts", "doubts", "owners", "repeated"]
 
 
 class Flag(IntFlag):
@@ -31,6 +34,8 @@ class Flag(IntFlag):
     """Its height is below three standard errors, or negative."""
     ODD_WIDTH = 16
     """Its width is below half or above twice the image's median width."""
+    TWICE = 32
+    """It began so near an earlier start that they could not be told apart, and is that column once more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +88,8 @@ class FoundColumns:
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row a column: positions and errors in pixels and picometres, intensity, width, flags."""
+        import pandas as pd
+
         x, y = self.xy_px.T
         return pd.DataFrame(
             {
@@ -132,6 +139,32 @@ def check_starts(
         number = int(np.flatnonzero(outside)[0])
         raise LocalizeError(f"start {number} at {start[number].tolist()} lies outside the image")
     return start
+
+
+def owners(start: Float[NDArray[np.float64], "N 2"], width_px: float) -> Int[NDArray[np.int64], "N"]:
+    """Which start each one is fitted as: itself, or an earlier one within half a spot's width."""
+    owner = np.arange(len(start))
+    pairs = KDTree(start).query_pairs(0.5 * width_px, output_type="ndarray") if len(start) else np.zeros((0, 2), int)
+    for one, other in pairs[np.lexsort(pairs.T[::-1])].tolist():
+        if owner[one] == one and owner[other] == other:
+            owner[other] = one
+    return owner
+
+
+def repeated(columns: FoundColumns, owner: Int[NDArray[np.int64], "N"]) -> FoundColumns:
+    """A column for every start from those of the starts that were fitted (`owners`)."""
+    own, number = np.unique(owner, return_inverse=True)
+    twice = np.ones(len(owner), dtype=bool)
+    twice[own] = False
+    return FoundColumns(
+        columns.xy_px[number],
+        columns.sigma_px[number],
+        columns.intensity[number],
+        columns.intensity_sigma[number],
+        columns.width_px[number],
+        columns.flags[number] | np.where(twice, int(Flag.TWICE), 0),
+        columns.pixel_size_A,
+    )
 
 
 def doubts(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ class Model:
         Args:
             image: (rows, columns) intensities in any unit.
             pixel_size_A: pixel size.
-            maps: labels to draw; the model's own unless given; () for the columns alone.
+            maps: labels, or tasks, to draw; the model's own unless given; () for the columns alone.
             tile_px: rows and columns of a tile.
             device: where to work.
             least_chance: columns of a smaller chance are left out.
@@ -109,12 +109,13 @@ class Model:
         """
         values = check_image(image, pixel_size_A)
         wanted = self.maps if maps is None else (maps,) if isinstance(maps, str) else tuple(maps)
+        wanted = tuple(TASKS.get(name, name) for name in wanted)
         missing = [name for name in wanted if name not in self.network.maps]
         if missing:
             raise ModelError(f"maps {', '.join(missing)}: this network draws {', '.join(self.network.maps)}")
         if tile_px < _LEAST_TILE_PX:
             raise ModelError(f"tiles of {tile_px} pixels: expected {_LEAST_TILE_PX} or more")
-        if not 0.0 < least_chance <= 1.0:
+        if not isinstance(least_chance, int | float) or not 0.0 < least_chance <= 1.0:
             raise ModelError(f"least chance {least_chance}: expected above 0, at most 1")
         grid = choose_grid((values.shape[0], values.shape[1]), pixel_size_A)
         seen, scale = normalise(grid.resample(values))
@@ -137,13 +138,10 @@ def load_model(name: str | Path = "all") -> Model:
     Raises:
         ModelError: there is none of that name, or the file is damaged.
     """
-    if name == "all" or name in TASKS:
-        model = load_model("atomnet")
-        return model if name == "all" else replace(model, maps=(TASKS[str(name)],))
     network, facts = load_network(name)
     if isinstance(network, ColumnRCNN):
         raise ModelError(f"{name}: a Faster R-CNN draws no maps; temimagenet.localize.FasterRCNN finds columns by it")
-    return Model(network, network.maps, facts)
+    return Model(network, (TASKS[name],) if isinstance(name, str) and name in TASKS else network.maps, facts)
 
 
 def _columns(raw: NDArray[np.float32], grid: Grid, scale: Levels, pixel_size_A: float, least: float) -> ToldColumns:

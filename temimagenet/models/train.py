@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -172,6 +173,8 @@ def settings_for(preset: str, task: str = "all", **changes: Any) -> TrainSetting
         raise ModelError(f"task {task!r}: expected one of {', '.join(TASKS)}, or all")
     chosen = replace(PRESETS[preset], **{key: value for key, value in changes.items() if value is not None})
     if chosen.network == "faster-rcnn":
+        if task != "all":
+            raise ModelError(f"task {task}: a Faster R-CNN draws no maps; it has no tasks")
         chosen = replace(chosen, maps=())
     else:
         chosen = replace(chosen, maps=PLAIN_MAPS + FINE_MAPS if task == "all" else (TASKS[task],))
@@ -197,6 +200,12 @@ def _check(settings: TrainSettings) -> None:
         raise ModelError(f"crop {settings.crop}: expected 32 pixels or more")
     if settings.optics and len(settings.optics) != 3:
         raise ModelError(f"optics {settings.optics}: expected energy in keV, aperture in mrad, source in angstrom")
+    if settings.library and settings.data == "on-the-fly":
+        raise ModelError(f"library {settings.library}: data on-the-fly reads none; choose data shards or mixed")
+    if settings.start_from == "imagenet" and settings.network != "faster-rcnn":
+        raise ModelError(f"start from imagenet: only a Faster R-CNN can, not {settings.network}")
+    if not 0 <= settings.seed < 2**32:
+        raise ModelError(f"seed {settings.seed}: expected 0 to 4294967295")
     if not settings.learning_rate > 0.0:
         raise ModelError(f"learning rate {settings.learning_rate}: expected a positive number")
 
@@ -477,21 +486,24 @@ def train(
     folder = Path(out)
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
-        before = torch.load(last, map_location="cpu", weights_only=True)["temimagenet"]["settings"]
         if not resume:
             raise ModelError(f"{folder} holds a run already: go on with it by --resume, or name another folder")
+        before = _checkpoint_settings(last)
         now = json.loads(json.dumps(asdict(settings)))
         changed = [key for key, value in now.items() if json.loads(json.dumps(before.get(key))) != value]
         changed = [key for key in changed if key not in ("workers", "render_device")]
         if changed:
-            raise ModelError(f"{folder} was begun with another {', '.join(changed)}: resume with the same settings")
+            raise ModelError(f"{folder} was begun with other settings ({', '.join(changed)}): resume with the same")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{folder}: no folder that a run can be written to ({error.strerror})") from error
     lightning.seed_everything(settings.seed, verbose=False)
     # What Lightning says of itself at every start.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*|.*treespec.*|.*does not have many workers.*")
     training = Training(settings)
     training.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    folder.mkdir(parents=True, exist_ok=True)
     on_gpu = device in ("gpu", "cuda") or (device == "auto" and torch.cuda.is_available())
     slow = settings.precision == "bf16-mixed" and not halves_well(torch.device("cuda" if on_gpu else "cpu"))
     try:
@@ -499,13 +511,13 @@ def train(
             accelerator=device, devices=devices, num_nodes=nodes, precision="32-true" if slow else settings.precision,  # type: ignore[arg-type]
             max_epochs=min(training.rounds, most_rounds) if most_rounds else training.rounds,
             reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0,
-            log_every_n_steps=min(10, settings.round_steps),
+            log_every_n_steps=min(10, settings.round_steps, training.total_steps),
             logger=[CSVLogger(folder, name="logs"), TensorBoardLogger(folder, name="logs")],
             callbacks=[ModelCheckpoint(folder / "checkpoints", "last", save_top_k=1, every_n_epochs=1,
                                        save_on_train_epoch_end=False, enable_version_counter=False)],
             enable_progress_bar=progress, enable_model_summary=False, gradient_clip_val=1.0,
         )  # fmt: skip
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ValueError, TypeError) as error:
         raise ModelError(f"training cannot start: {' '.join(str(error).split())}") from error
     trainer.fit(training, ckpt_path=str(last) if last.exists() else None)
     weights = folder / "model.safetensors"
@@ -514,6 +526,19 @@ def train(
                                                   "curve": training.curve[-1:]})  # fmt: skip
         _write_card(training, folder)
     return weights
+
+
+def _checkpoint_settings(path: Path) -> dict[str, Any]:
+    """The settings of the run that a checkpoint is of.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        settings: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["temimagenet"]["settings"]
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise ModelError(f"{path}: no checkpoint of a run, or damaged; begin anew in another folder") from error
+    return settings
 
 
 def _write_card(training: Training, folder: Path) -> None:

@@ -17,7 +17,7 @@ from temimagenet.errors import ModelError
 from temimagenet.models.faster_rcnn import ColumnRCNN
 from temimagenet.models.unet import AtomNet, UNet
 
-__all__ = ["TASKS", "build_network", "load_network", "read_weights", "write_weights"]
+__all__ = ["TASKS", "build_network", "load_network", "read_weights", "write_weights", "written"]
 
 TASKS: Mapping[str, str] = {
     "circularMask": "circularMask",
@@ -27,6 +27,9 @@ TASKS: Mapping[str, str] = {
     "denoise-background": "noBackgroundnoNoise",
 }
 """The five tasks of Lin et al. (2021), and the label that each draws."""
+
+_SHIPPED = "atomnet"
+"""The shipped model that does all tasks."""
 
 Network = AtomNet | UNet | ColumnRCNN
 
@@ -68,23 +71,32 @@ def write_weights(network: Network, path: str | Path, facts: Mapping[str, Any]) 
     unfinished.replace(target)
 
 
-def _locate(name: str | Path) -> Path:
-    """The file of weights: a path, or a shipped model's name."""
+def written(name: str | Path) -> int:
+    """When a file of weights was last written, in ns; 0 for a shipped model."""
     path = Path(name)
-    if path.is_file():
-        return path
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def _locate(name: str | Path) -> Path:
+    """The file of weights: a path, or the name of a shipped model or of a task that it does."""
+    if not isinstance(name, str | Path):
+        raise ModelError(f"model {name!r}: expected the name of a model or a file")
     shipped = Path(str(resources.files("temimagenet") / "data" / "weights"))
     known = sorted(item.stem for item in shipped.glob("*.safetensors")) if shipped.is_dir() else []
-    if str(name) in known:
-        return shipped / f"{name}.safetensors"
-    raise ModelError(f"no model {str(name)!r}: expected a .safetensors file or one of {', '.join(known) or 'none'}")
+    wanted = _SHIPPED if name in ("all", *TASKS) else str(name)
+    if wanted in known:
+        return shipped / f"{wanted}.safetensors"
+    if Path(name).is_file():
+        return Path(name)
+    names = ", ".join(("all", *TASKS, *known)) if known else "none"
+    raise ModelError(f"no model {str(name)!r}: expected a .safetensors file or one of {names}")
 
 
 def load_network(name: str | Path = "atomnet") -> tuple[Network, dict[str, Any]]:
     """A network with its weights, ready to be used, and the facts recorded with it.
 
     Args:
-        name: a shipped model's name, or a file that `train` wrote.
+        name: a shipped model's name, a task's, or a file that `train` wrote.
 
     Raises:
         ModelError: there is none, or the file is damaged or of another kind.
@@ -116,6 +128,11 @@ def read_weights(name: str | Path, network: Network) -> None:
 
 def _fill(network: Network, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Put tensors in their places."""
+    broken = [key for key, value in tensors.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise ModelError(
+            f"{path}: damaged, or of a training that failed: {broken[0]} holds numbers that are not finite"
+        )
     try:
         network.load_state_dict({key: value.float() if value.is_floating_point() else value
                                  for key, value in tensors.items()})  # fmt: skip

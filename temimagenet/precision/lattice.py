@@ -18,7 +18,7 @@ from temimagenet.localize.protocol import FoundColumns
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["LatticePrecision", "Spacing", "lattice_precision"]
+__all__ = ["LatticePrecision", "Spacing", "lattice_pairs", "lattice_precision"]
 
 _LEAST_COLUMNS = 12
 _LEAST_PAIRS = 8
@@ -225,6 +225,20 @@ def _candidates(xy: NDArray[np.float64], tree: KDTree, reach: float, tolerance: 
     peaks = (np.argwhere(top) - (bins - 1) / 2.0) * 0.5 * tolerance
     chosen: NDArray[np.float64] = peaks[(peaks[:, 1] > 0.0) | ((peaks[:, 1] == 0.0) & (peaks[:, 0] > 0.0))]
     return chosen
+
+
+def lattice_pairs(
+    xy: NDArray[np.float64], tree: KDTree, vector: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Columns that a lattice vector takes to one another: where they start and end.
+
+    Args:
+        xy: (N, 2) positions in pixels.
+        tree: of them.
+        vector: (2,) about what takes one to the other.
+    """
+    nearest = float(np.median(np.asarray(tree.query(xy, k=2)[0])[:, 1]))
+    return _pairs(xy, tree, vector, _TOLERANCE * nearest)
 
 
 def _pairs(

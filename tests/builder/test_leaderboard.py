@@ -274,3 +274,32 @@ def test_errors_are_counted_and_the_first_is_told(tmp_path):
     page = build_leaderboard(tmp_path, tmp_path / "site").read_text(encoding="utf-8")
     assert "<td>4</td>\n<td>2, 8 each</td>" in page
     assert page.count('title="pt110-displaced-20pm, image 6: &lt;b&gt;no&lt;/b&gt; luck">2 errors') == 1
+
+
+@pytest.mark.parametrize(
+    ("cases", "drawn", "lacking"),
+    [
+        (("srtio3-displaced-10pm",), [], ["Precision against dose", "Precision against scan noise"]),
+        (("pt110-displaced-20pm", "pt110-10dB"), ["dose"], ["Precision against scan noise"]),
+        (("pt110-displaced-20pm", "pt110-scan-0.10A"), ["scan-noise"], ["Precision against dose"]),
+        (("pt110-displaced-20pm", "pt110-20dB"), ["dose", "scan-noise"], []),
+    ],
+)
+def test_a_plot_without_a_case_is_left_out_and_told(cases, drawn, lacking, tmp_path):
+    write_record(made("only", cases=cases), tmp_path)
+    facts = leaderboard_facts(tmp_path)
+    assert [plot["key"] for plot in facts["plots"]] == drawn
+    page = build_leaderboard(tmp_path, tmp_path / "site").read_text(encoding="utf-8")
+    assert page.count("<figure>") == len(drawn)
+    assert re.findall(r"<p>([^<]*) is not drawn: no method", page) == lacking
+    assert ('class="plots"' in page) == bool(drawn)
+    assert page.count('<th scope="row">only') == 1 + len(cases)
+
+
+def test_without_records_the_page_says_so(tmp_path):
+    facts = leaderboard_facts(tmp_path)
+    assert facts["rows"] == facts["plots"] == facts["not_drawn"] == facts["case_tables"] == []
+    page = build_leaderboard(tmp_path, tmp_path / "site").read_text(encoding="utf-8")
+    assert "No records yet." in page
+    assert "<figure>" not in page
+    assert "is not drawn" not in page

@@ -46,7 +46,7 @@ def test_weights_from_a_file_and_a_score_that_nothing_reaches(weights: str) -> N
 
 
 def test_what_cannot_be_used_is_told(weights: str, tmp_path: Path) -> None:
-    with pytest.raises(LocalizeError, match="no model"):
+    with pytest.raises(LocalizeError, match=r"no Faster R-CNN is shipped"):
         FasterRCNN(str(tmp_path / "none.safetensors"))(IMAGE, 0.1)
     write_weights(UNet(("noNoise",), width=4, depth=2), tmp_path / "unet.safetensors", {})
     with pytest.raises(LocalizeError, match="weights of another network"):

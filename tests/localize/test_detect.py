@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -12,7 +13,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import KDTree
 
 from temimagenet.errors import LocalizeError, TEMImageNetError
-from temimagenet.localize import Flag, GaussianFit, Localizer, detect_columns
+from temimagenet.localize import Flag, GaussianFit, Localizer, OtsuCentroid, ScanAware, detect_columns
+from temimagenet.precision import case_images
 from temimagenet.recipe import load_recipe, sample_spec
 from temimagenet.render import render
 
@@ -95,6 +97,47 @@ def test_noise_alone_gives_next_to_nothing():
     number = [len(detect_columns(rng.poisson(20.0, (200, 200)), 0.1)) for _ in range(20)]
     assert np.mean(np.array(number) > 0) <= 0.2
     assert np.mean(number) < 1.0
+
+
+@pytest.mark.parametrize("mean", [0.01, 0.03, 0.1, 0.3, 1.0, 10.0])
+def test_sparse_counts_alone_give_nothing(mean):
+    """Where few electrons were counted, two or three that met are no column."""
+    rng = np.random.default_rng(11)
+    images = (rng.poisson(mean, (256, 256)) for _ in range(10))
+    assert sum(len(detect_columns(image, 0.1)) for image in images) <= 1
+
+
+@pytest.mark.parametrize(("level", "height"), [(0.01, 0.5), (0.1, 1.0), (0.3, 1.5), (1.0, 2.0)])
+def test_columns_that_stand_out_of_sparse_counts_are_found(level, height):
+    rng = np.random.default_rng(12)
+    xy = _grid(24.0, (256, 256), 20.0)
+    found = detect_columns(rng.poisson(_spots(xy, height, 4.5, (256, 256), level)), 0.1)
+    assert _is_found(xy, found, 4.0).mean() > 0.95
+    assert len(found) <= 1.05 * len(xy)
+
+
+Y, X = np.mgrid[:128, :128].astype(float)
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-3])
+@pytest.mark.parametrize(
+    "picture",
+    [X >= 64, Y >= 64, X + Y >= 128, X, Y, X + 2.0 * Y, X**2 + Y**2, X // 8 % 2, np.sin(Y / 5.0), (X + Y) % 2,
+     1.0 / (1.0 + np.exp(-(X - 64.0) / 3.0))],
+)  # fmt: skip
+def test_edges_ramps_and_stripes_without_noise_are_no_columns(picture, gain):
+    found = detect_columns(gain * picture + 3.0, 0.1)
+    assert len(found) == 0
+    assert np.isnan(found.width_px)
+
+
+def test_columns_that_brighter_ones_hide_are_found():
+    """Oxygen between titanium: shoulders that no maximum shows."""
+    truth = next(case_images("tio2-001", [0], bounds=False))
+    found = detect_columns(truth.image, truth.pixel_size_A)
+    xy = truth.xy_px[truth.counts]
+    assert _is_found(xy, found, 0.5 / truth.pixel_size_A).mean() > 0.9
+    assert (KDTree(truth.xy_px).query(found.xy_px)[0] < 0.6 / truth.pixel_size_A).all()
 
 
 def test_dumbbells_are_two_and_light_columns_are_seen():
@@ -223,3 +266,49 @@ def test_any_image_gives_columns_inside_it_or_one_clear_error(image, pixel_size_
     assert (found.xy_px >= -0.5).all()
     assert (found.xy_px <= np.array(image.shape[::-1]) - 0.5).all()
     assert np.isnan(found.width_px) or found.width_px > 0.0
+
+
+LOCALIZERS = (GaussianFit(), GaussianFit("least-squares"), ScanAware(), OtsuCentroid())
+CLEAR = np.random.default_rng(13).poisson(_spots(_grid(20.0, (80, 80), 15.0) + 0.3, 80.0, 3.0, (80, 80)))
+
+
+@pytest.mark.parametrize("localizer", LOCALIZERS, ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: v * 1e30,
+        lambda v: v * 1e-30,
+        lambda v: v.astype(np.float16),
+        lambda v: v.astype(">f8"),
+        lambda v: v.tolist(),
+        lambda v: torch.from_numpy(v).requires_grad_(),
+        lambda v: np.ma.masked_invalid(v),
+        lambda v: np.repeat(v, 2, axis=1)[:, ::2],
+        np.asfortranarray,
+    ],
+)
+def test_unit_type_and_layout_change_no_position(localizer, change):
+    plain = localizer(CLEAR.astype(float), 0.1)
+    changed = localizer(change(CLEAR.astype(float)), 0.1)
+    np.testing.assert_array_equal(changed.flags, plain.flags)
+    np.testing.assert_allclose(changed.xy_px, plain.xy_px, atol=1e-6, rtol=0.0)
+
+
+@pytest.mark.parametrize("localizer", LOCALIZERS, ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    ("image", "pixel_size_A", "told"),
+    [
+        (np.ma.masked_greater(CLEAR, 50), 0.1, "pixels are masked"),
+        (CLEAR * 1e300, 0.1, "multiply the image"),
+        (CLEAR * 1e-300, 0.1, "multiply the image"),
+        ([[1, 2, 3], [1, 2]], 0.1, "dense array"),
+        (torch.zeros(8, 8, device="meta"), 0.1, "dense array"),
+        (CLEAR.astype("m8[s]"), 0.1, "real numbers"),
+        (CLEAR + 1j, 0.1, "real numbers"),
+        (np.stack([CLEAR] * 3), 0.1, "two dimensions"),
+        *((CLEAR, size, "pixel size") for size in (np.nan, np.inf, 0, -1.0, "0.1", None, [0.1], True, 1e-30, 1e30)),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_gives_one_clear_error(localizer, image, pixel_size_A, told):
+    with pytest.raises(LocalizeError, match=told):
+        localizer(image, pixel_size_A)

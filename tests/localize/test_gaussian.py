@@ -126,6 +126,33 @@ def test_a_large_offset_takes_no_digits(estimator):
     np.testing.assert_allclose(above.sigma_px, alone.sigma_px, rtol=0.02)
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.floats(-13.0, 0.0), st.sampled_from(["poisson", "least-squares"]), st.booleans())
+def test_errors_hold_at_any_contrast(exponent, estimator, elliptic):
+    rng = np.random.default_rng(11)
+    xy = _lattice(20.0, 4, rng)
+    change = _picture(xy, 1.0, 3.0, (100, 100), 0.0) + rng.normal(0.0, 0.03, (100, 100))
+    image = 1000.0 * (1.0 + 10.0**exponent * change)
+    found = fit_gaussians(image, 0.1, xy + 0.4, 3.0, estimator=estimator, elliptic=elliptic)
+    assert found.sound.all()
+    assert np.std((found.xy_px - xy) / found.sigma_px) == pytest.approx(1.0, abs=0.4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8), st.floats(0.0, 0.3), st.floats(0.0, 6.3)), min_size=1, max_size=6))
+def test_a_column_that_is_told_twice_is_fitted_once(more):
+    rng = np.random.default_rng(12)
+    xy = _lattice(20.0, 3, rng)
+    image = rng.poisson(_picture(xy, 80.0, 3.0, (80, 80))).astype(float)
+    extra = np.array([xy[k] + 3.0 * part * np.array([np.cos(turn), np.sin(turn)]) for k, part, turn in more])
+    once = fit_gaussians(image, 0.1, xy, 3.0)
+    found = fit_gaussians(image, 0.1, np.concatenate([xy, extra]), 3.0)
+    np.testing.assert_array_equal(found.xy_px[:9], once.xy_px)
+    assert found.sound[:9].all()
+    np.testing.assert_array_equal(found.flags[9:], int(Flag.TWICE))
+    np.testing.assert_array_equal(found.xy_px[9:], once.xy_px[[k for k, _, _ in more]])
+
+
 def test_dumbbells_are_told_apart():
     rng = np.random.default_rng(2)
     centre = _lattice(24.0, 6, rng)

@@ -249,6 +249,16 @@ def test_one_start_at_the_edge_gives_one_flagged_column(place):
     assert found.flags[0] & Flag.CUT
 
 
+def test_a_column_that_is_told_twice_is_fitted_once():
+    image, _ = _image(xy := _lattice(96), 96, np.random.default_rng(4))
+    once = fit_scan_aware(image, 0.1, xy, WIDTH).columns
+    found = fit_scan_aware(image, 0.1, np.concatenate([xy[:3] + 0.1, xy, xy[5:6]]), WIDTH).columns
+    np.testing.assert_allclose(
+        found.xy_px[[0, 1, 2, *range(6, len(xy) + 3), 8]], once.xy_px[[*range(len(xy)), 5]], atol=0.02
+    )
+    np.testing.assert_array_equal(np.flatnonzero(found.flags & int(Flag.TWICE)), [3, 4, 5, len(xy) + 3])
+
+
 def test_any_localizer_can_start_the_fit():
     truth = next(case_images("pt110-scan-0.10A", [0], bounds=False))
 

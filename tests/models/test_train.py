@@ -58,8 +58,24 @@ def test_an_old_run_is_not_written_over(tmp_path: Path) -> None:
     _run(TINY, tmp_path / "run", most_rounds=1)
     with pytest.raises(ModelError, match="holds a run already"):
         _run(TINY, tmp_path / "run")
-    with pytest.raises(ModelError, match="begun with another batch, seed"):
+    with pytest.raises(ModelError, match=r"begun with other settings \(batch, seed\)"):
         _run(replace(TINY, seed=2, batch=3), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK not a checkpoint"])
+def test_a_damaged_checkpoint_is_told(tmp_path: Path, content: bytes) -> None:
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.write_bytes(content)
+    with pytest.raises(ModelError, match=r"last.ckpt: no checkpoint of a run, or damaged"):
+        _run(TINY, tmp_path / "run", resume=True)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ModelError, match="no folder that a run can be written to"):
+            _run(TINY, out)
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:
@@ -98,6 +114,10 @@ def test_weights_to_begin_with(tmp_path: Path) -> None:
         ({"crop": 8}, "32 pixels or more"),
         ({"batch": 0}, "expected 1 or more"),
         ({"learning_rate": -1.0}, "positive number"),
+        ({"seed": -1}, "expected 0 to"),
+        ({"library": "build/library/v1"}, "choose data shards or mixed"),
+        ({"start_from": "imagenet"}, "only a Faster R-CNN"),
+        ({"preset": "faster-rcnn", "task": "denoise"}, "no tasks"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, object], told: str) -> None:
@@ -116,6 +136,7 @@ def test_a_recipe_that_is_missing_is_told(tmp_path: Path) -> None:
         ({"precision": "7-bit"}, {}, "7-bit"),
         ({}, {"device": "abacus"}, "abacus"),
         ({}, {"devices": 0}, "devices"),
+        ({}, {"devices": "x"}, "devices"),
     ],
 )
 def test_devices_and_precisions_that_there_are_not_are_told(

@@ -40,6 +40,23 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         load_network("nonesuch")
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    network = UNet(width=4, depth=1)
+    with torch.no_grad():
+        next(network.parameters())[0] = float("nan")
+    write_weights(network, tmp_path / "a.safetensors", {})
+    with pytest.raises(ModelError, match=r"a.safetensors: damaged.*not finite"):
+        load_network(tmp_path / "a.safetensors")
+
+
+def test_a_task_is_a_name_of_the_shipped_weights() -> None:
+    assert load_network("denoise")[0].settings == load_network("atomnet")[0].settings
+    with pytest.raises(ModelError, match="one of all, circularMask"):
+        load_network("Denoise")
+    with pytest.raises(ModelError, match="expected the name"):
+        load_network(3)  # type: ignore[arg-type]
+
+
 def test_weights_of_another_build_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_weights(AtomNet(widths=(8, 8)), path, {})

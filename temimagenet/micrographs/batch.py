@@ -1,0 +1,329 @@
+"""Batches: many images, one job each; one that fails is told and the others go on."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from temimagenet import __version__
+from temimagenet.errors import MicrographError, TEMImageNetError
+from temimagenet.localize.protocol import FoundColumns, Localizer
+from temimagenet.micrographs.files import FORMATS, encode_columns, encode_table, expand, result_names, write_whole
+from temimagenet.micrographs.methods import MOST_JOINT, Automatic
+from temimagenet.micrographs.pictures import overlay_png, overlay_svg, png, tiff, to_8bit
+from temimagenet.micrographs.read import Micrograph, read_micrograph
+
+__all__ = ["Done", "Opening", "enhance", "locate", "report", "run", "strain"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job did with one image.
+
+    Attributes:
+        contents: what to write, by what follows the image's name in the file's.
+        told: numbers and words for the summary.
+        notes: what a user should know.
+    """
+
+    contents: Mapping[str, bytes | str]
+    told: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How images are opened: what `read_micrograph` is told of each."""
+
+    pixel_size_A: float | None = None
+    signal: str | None = None
+    frame: str | None = None
+
+    def read(self, path: Path) -> Micrograph:
+        """One image."""
+        return read_micrograph(path, signal=self.signal, frame=self.frame, pixel_size_A=self.pixel_size_A)
+
+
+_HEADS = {"standard_error_pm": "error (pm)"}
+
+Job = Callable[[Micrograph], Done]
+
+
+@dataclass
+class _Line:
+    """One image's line of the summary."""
+
+    image: Path
+    seconds: float = 0.0
+    error: str = ""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    def as_json(self) -> str:
+        """The line for other programs."""
+        told = {"image": str(self.image), "status": "failed" if self.error else "done", **self.told}
+        if self.error:
+            told["error"] = self.error
+        told |= {
+            "notes": list(self.notes), "files": [str(file) for file in self.files], "seconds": round(self.seconds, 3)
+        }  # fmt: skip
+        return json.dumps(told)
+
+
+def run(verb: str, job: Job, images: Sequence[str], opening: Opening, out: Path, *, jsonl: bool = False) -> int:
+    """Do a job with each image and write its files, and a record of how they were made.
+
+    Args:
+        verb: the job's name, which ends the record's name: `NAME_locate.json`.
+        job: what to do with an image.
+        images: files, folders and patterns.
+        opening: how to open them.
+        out: folder of the results.
+        jsonl: print a JSON object for each image instead of a table.
+
+    Returns:
+        How many images failed.
+
+    Raises:
+        MicrographError: a folder or pattern without images.
+    """
+    files = expand(images)
+    names = result_names(files, lambda name, file: _belongs_to_another(out / f"{name}_{verb}.json", file))
+    told, shown = Console(stderr=True), Console()
+    lines = []
+    columns = (
+        TextColumn("{task.description}", table_column=None), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=told, transient=True, disable=not told.is_terminal) as progress:
+        bar = progress.add_task(verb, total=len(files))
+        for file, name in zip(files, names, strict=True):
+            progress.update(bar, description=escape(file.name[:40]))
+            line = _one(verb, job, file, name, opening, out, files)
+            lines.append(line)
+            if jsonl:
+                print(line.as_json(), flush=True)
+            elif line.error:
+                failure = f"{escape(str(file))}: {escape(line.error)}"
+                progress.console.print(f"[bold red]failed:[/] {failure}", soft_wrap=True)
+            progress.advance(bar)
+    failed = sum(bool(line.error) for line in lines)
+    if not jsonl:
+        _show(shown, lines, out)
+    return failed
+
+
+def _one(
+    verb: str, job: Job, file: Path, name: str, opening: Opening, out: Path, inputs: Sequence[Path]
+) -> _Line:  # fmt: skip
+    """One image, whatever happens."""
+    line, start = _Line(file), perf_counter()
+    try:
+        micrograph = opening.read(file)
+        done = job(micrograph)
+        record = {
+            "source": str(file.resolve()), "signal": micrograph.title, "pixel_size_A": micrograph.pixel_size_A,
+            "calibration": micrograph.calibration, "facts": dict(micrograph.facts), **done.told,
+            "notes": [*micrograph.notes, *done.notes], "version": __version__,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        }  # fmt: skip
+        contents = {**done.contents, f"_{verb}.json": json.dumps(record, indent=1, default=str)}
+        line.files = tuple(write_whole(out / f"{name}{end}", part, inputs) for end, part in contents.items())
+        line.told, line.notes = done.told, (*micrograph.notes, *done.notes)
+    except TEMImageNetError as error:
+        line.error = str(error)
+    except MemoryError:
+        line.error = "not enough memory: crop or bin it"
+    except Exception as error:
+        line.error = f"unexpected {type(error).__name__}: {error} (please report it)"
+    line.seconds = perf_counter() - start
+    return line
+
+
+def _belongs_to_another(record: Path, file: Path) -> bool:
+    """Whether results of this name were made of another file."""
+    try:
+        source = json.loads(record.read_text())["source"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(source != str(file.resolve()))
+
+
+def _show(console: Console, lines: Sequence[_Line], out: Path) -> None:
+    """The summary: a table of what was done, notes, and where the files are."""
+    done = [line for line in lines if not line.error]
+    if done:
+        # What is the same for all is in the records.
+        heads = [
+            head for head in ("columns", "flagged", "standard_error_pm", "strained", "maps") if head in done[0].told
+        ]
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("image", overflow="fold")
+        for head in heads:
+            table.add_column(_HEADS.get(head, head), justify="right")
+        table.add_column("seconds", justify="right")
+        for line in done:
+            cells = (_cell(line.told.get(head)) for head in heads)
+            table.add_row(escape(line.image.name), *cells, f"{line.seconds:.1f}")
+        console.print(table)
+    for note in dict.fromkeys(note for line in done for note in line.notes):
+        of = [line.image.name for line in done if note in line.notes]
+        console.print(f"[yellow]note[/] ({escape(of[0] if len(of) == 1 else f'{len(of)} images')}): {escape(note)}")
+    if len(lines) > 1 or not done:
+        console.print(f"{len(done)} of {len(lines)} images done", style="" if len(done) == len(lines) else "bold red")
+    if done:
+        console.print(f"results are in {escape(str(out))}")
+
+
+def _cell(value: Any) -> str:
+    """A number or word of the table."""
+    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else escape(str(value))
+
+
+def _found(columns: FoundColumns) -> dict[str, Any]:
+    """What is told of columns in a line."""
+    sigma = columns.sigma_pm[columns.sound]
+    known = sigma[np.isfinite(sigma)]
+    return {
+        "columns": len(columns), "flagged": int((~columns.sound).sum()),
+        "standard_error_pm": round(float(np.median(known)), 3) if known.size else None,
+        "pixel_size_A": columns.pixel_size_A,
+    }  # fmt: skip
+
+
+def _remarks(columns: FoundColumns, localizer: Localizer) -> tuple[str, ...]:
+    """What a user should know of what was found."""
+    if not len(columns):
+        return ("No column was found.",)
+    if isinstance(localizer, Automatic) and len(columns) > MOST_JOINT:
+        return (f"More than {MOST_JOINT} columns: told by the network alone; --method scan-aware fits them.",)
+    return ()
+
+
+def locate(localizer: Localizer, formats: Sequence[str], *, pictures: bool = True) -> Job:
+    """The job that finds columns and writes them, with overlays unless no pictures are wanted.
+
+    Raises:
+        MicrographError: an unknown format.
+    """
+    unknown = [form for form in formats if form not in FORMATS]
+    if unknown:
+        raise MicrographError(f"format {', '.join(unknown)}: expected of {', '.join(FORMATS)}")
+
+    def job(micrograph: Micrograph) -> Done:
+        columns = localizer(micrograph.image.astype(np.float64), micrograph.calibrated())
+        told = {**_found(columns), "method": localizer.name}
+        facts = {
+            "image": micrograph.path.name, "signal": micrograph.title, "calibration": micrograph.calibration, **told,
+            "version": __version__, "unit": "positions from the centre of the first pixel, x along rows, y downwards",
+        }  # fmt: skip
+        contents: dict[str, bytes | str] = {
+            f"_columns.{FORMATS[form][0]}": encode_columns(columns, form, facts) for form in dict.fromkeys(formats)
+        }
+        if pictures:
+            contents["_columns.png"] = overlay_png(micrograph.image, columns)
+            contents["_columns.svg"] = overlay_svg(micrograph.image, columns)
+        return Done(contents, told, _remarks(columns, localizer))
+
+    return job
+
+
+def strain(localizer: Localizer, reference_px: tuple[float, float, float, float] | None) -> Job:
+    """The job that finds columns and writes how the lattice around each is strained, with maps.
+
+    Args:
+        localizer: finds the columns.
+        reference_px: left, top, right and bottom of the unstrained region in pixels; the whole image where None.
+    """
+    from temimagenet.analysis import measure_strain
+
+    def job(micrograph: Micrograph) -> Done:
+        columns = localizer(micrograph.image.astype(np.float64), micrograph.calibrated())
+        found = measure_strain(columns, reference_px)
+        picture = io.BytesIO()
+        found.plot().savefig(picture, format="png", dpi=120)
+        table = {
+            "x_px": found.xy_px[:, 0], "y_px": found.xy_px[:, 1], "exx": found.exx, "eyy": found.eyy, "exy": found.exy,
+            "rotation_deg": found.rotation_deg, "reference": found.reference.astype(np.int64),
+        }  # fmt: skip
+        told = {
+            **_found(columns), "strained": int(np.isfinite(found.exx).sum()), "method": localizer.name,
+            "reference_px": reference_px, "a_px": found.vectors_px[0].tolist(), "b_px": found.vectors_px[1].tolist(),
+        }  # fmt: skip
+        return Done({"_strain.csv": encode_table(table), "_strain.png": picture.getvalue()}, told)
+
+    return job
+
+
+def enhance(model: str, maps: Sequence[str], device: str) -> Job:
+    """The job that draws maps and writes them as float32 TIFF and 8-bit PNG.
+
+    Args:
+        model: a shipped model, or a file that training wrote.
+        maps: tasks (`zoo.TASKS`) or labels; those of the model where it has one task, else "denoise".
+        device: where to work.
+
+    Raises:
+        ModelError: no such model, or a map that it does not draw.
+    """
+    from temimagenet.errors import ModelError
+    from temimagenet.models.predict import load_model
+    from temimagenet.models.unet import FINE_MAPS
+    from temimagenet.models.zoo import TASKS
+
+    network = load_model(model)
+    wanted = [TASKS.get(name, name) for name in maps] or list(network.maps)
+    missing = [name for name in wanted if name not in network.network.maps]
+    if missing:
+        known = ", ".join([*TASKS, *(name for name in network.network.maps if name not in TASKS.values())])
+        raise ModelError(f"maps {', '.join(missing)}: expected of {known}")
+
+    def job(micrograph: Micrograph) -> Done:
+        size = micrograph.calibrated()
+        drawn = network.predict(micrograph.image, size, wanted, device=device)
+        contents: dict[str, bytes | str] = {}
+        for name, values in drawn.maps.items():
+            contents[f"_{name}.tif"] = tiff(values, size / 2.0 if name in FINE_MAPS else size)
+            contents[f"_{name}.png"] = png(to_8bit(values, (0.0, 1.0) if "Mask" in name else None))
+        return Done(contents, {"maps": ", ".join(wanted), "pixel_size_A": size, "model": model})
+
+    return job
+
+
+def report(localizer: Localizer, model: str, device: str) -> Job:
+    """The job that draws a page on an image: its maps, columns, lattice and errors."""
+    from temimagenet.micrographs.page import page
+    from temimagenet.models.predict import load_model
+
+    network = load_model(model or "all")
+
+    def job(micrograph: Micrograph) -> Done:
+        size = micrograph.calibrated()
+        columns = localizer(micrograph.image.astype(np.float64), size)
+        drawn = network.predict(
+            micrograph.image, size, [name for name in _REPORTED if name in network.network.maps], device=device
+        ).maps
+        text = page(micrograph, columns, drawn, localizer.name, str(model or "all"))
+        told = {**_found(columns), "method": localizer.name}
+        return Done({"_report.html": text}, told, _remarks(columns, localizer))
+
+    return job
+
+
+_REPORTED = ("noNoise", "noNoiseNoBackgroundSuperresolution")
+"""Maps of a report."""

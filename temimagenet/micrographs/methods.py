@@ -1,0 +1,114 @@
+"""Methods of `temimagenet locate` by name, and what the default one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from temimagenet.errors import MicrographError
+from temimagenet.localize import (
+    FasterRCNN,
+    FoundColumns,
+    GaussianFit,
+    Localizer,
+    NetworkColumns,
+    NetworkOtsu,
+    OtsuCentroid,
+    ScanAware,
+    fit_scan_aware,
+)
+from temimagenet.localize.detect import spot_width_px
+
+__all__ = ["METHODS", "MOST_JOINT", "Automatic", "choose_method"]
+
+MOST_JOINT = 4000
+"""Columns that are fitted together at most; the time and memory of a joint fit grow faster than their number."""
+
+_APART = 1.6
+"""Nearer spots, in their standard deviation, show one maximum (Sparrow's limit is 2): a fit moves them at random."""
+
+
+@dataclass(frozen=True)
+class Automatic:
+    """Localizer without a parameter: a network finds the columns, then all are fitted with the rows' displacements.
+
+    Where there are more than 4,000, what the network tells is the answer.
+
+    Attributes:
+        model: "all", the shipped network, or a file that training wrote.
+        device: where the network works.
+    """
+
+    model: str = "all"
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """Short name for tables."""
+        return "auto: network, then scan-aware fit"
+
+    def __call__(self, image: Float[NDArray[np.float64], "rows columns"], pixel_size_A: float) -> FoundColumns:
+        """Find and fit the columns of one image.
+
+        Raises:
+            LocalizeError: the image cannot be used.
+        """
+        told = NetworkColumns(self.model, device=self.device)(image, pixel_size_A)
+        width_px = spot_width_px(image, pixel_size_A)
+        if not len(told) or len(told) > MOST_JOINT or not np.isfinite(width_px):
+            return told
+        start = told.xy_px[_apart(told.xy_px, told.intensity, _APART * width_px)]
+        return fit_scan_aware(image, pixel_size_A, start, width_px).columns
+
+
+def _apart(
+    xy: Float[NDArray[np.float64], "N 2"], strength: Float[NDArray[np.float64], "N"], distance: float
+) -> NDArray[np.bool_]:
+    """(N,) which positions have no stronger one within a distance that stays itself."""
+    tree = KDTree(xy)
+    stays = np.ones(len(xy), dtype=bool)
+    for one in np.argsort(-strength):
+        if stays[one]:
+            stays[tree.query_ball_point(xy[one], distance)] = False
+            stays[one] = True
+    return stays
+
+
+METHODS: Mapping[str, Callable[[str, str], Localizer]] = {
+    "auto": lambda model, device: Automatic(model or "all", device),
+    "scan-aware": lambda model, device: ScanAware(),
+    "scan-aware-network": lambda model, device: ScanAware(NetworkColumns(model or "all", device=device)),
+    "network": lambda model, device: NetworkColumns(model or "all", device=device),
+    "network-otsu": lambda model, device: NetworkOtsu(model or "all", device=device),
+    "gaussian": lambda model, device: GaussianFit("poisson"),
+    "gaussian-ls": lambda model, device: GaussianFit("least-squares"),
+    "otsu": lambda model, device: OtsuCentroid(),
+    "faster-rcnn": lambda model, device: FasterRCNN(model, device=device),
+}
+"""Localizers by name, from a model's name (empty for the shipped one) and a device."""
+
+
+def choose_method(name: str, model: str = "", device: str = "cpu") -> Localizer:
+    """A localizer by its name.
+
+    Args:
+        name: one of `METHODS`.
+        model: a shipped model, or a file that training wrote; only for methods with a network.
+        device: where a network works.
+
+    Raises:
+        MicrographError: no such method, or a model given to one without a network, or none to one that needs it.
+    """
+    if name not in METHODS:
+        raise MicrographError(f"method {name!r}: expected one of {', '.join(METHODS)}")
+    networked = name in ("auto", "faster-rcnn") or "network" in name
+    if model and not networked:
+        raise MicrographError(f"method {name} uses no network, so no model: try --method network")
+    if name == "faster-rcnn" and not model:
+        raise MicrographError("method faster-rcnn needs --model FILE: none is shipped")
+    return METHODS[name](model, device)
