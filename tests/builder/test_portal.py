@@ -155,7 +155,7 @@ def test_a_visitor_finds_a_sample_and_takes_its_columns_home(page, server, libra
         ".some((v, i) => i % 4 == 0 && v > 60)"
     )
     page.locator(".tile").first.click()
-    page.wait_for_function("document.querySelector('#image').width === 64")
+    page.wait_for_function("document.querySelector('#image')?.width === 64")
 
     identity = page.url.split("id=")[1].split("&")[0]
     data = TEMImageNet(library, split=None, labels=LABELS, where=f"id == '{identity}'")
@@ -193,7 +193,7 @@ def test_a_server_without_ranges_still_shows_the_right_image(browser, serving, s
     with serving(site) as address:
         page = browser.new_page()
         page.goto(f"{address}sample.html?id=tiny-000003&engine=linear")
-        page.wait_for_function("document.querySelector('#image').width === 64")
+        page.wait_for_function("document.querySelector('#image')?.width === 64")
         assert "does not answer byte ranges" in page.locator("#notice").inner_text()
         page.close()
 
@@ -225,7 +225,7 @@ def test_bounds_are_shown_where_a_library_has_them(visit, page, server, serving,
         sample = next(s for s in data if s.id in bounds.index)
         inside = sample.columns.inside((32, 32))
         mine.goto(f"{address}sample.html?id={sample.id}")
-        mine.wait_for_function("document.querySelector('#image').width === 32")
+        mine.wait_for_function("document.querySelector('#image')?.width === 32")
         assert "crlb_median_pm" in mine.locator("#facts").inner_text()
         box = mine.locator("#overlay").bounding_box()
         x, y = (sample.columns.xy_px[inside][0] + 0.5) / 32 * [box["width"], box["height"]]

@@ -238,7 +238,7 @@ def test_noise_and_twin_and_keys(twin_page, twins):
     counts = linear.image.numpy()
     low, high = counts.min(), counts.max()
     page.keyboard.press("x")
-    page.wait_for_function("document.querySelector('#image').getAttribute('aria-label').startsWith('expected')")
+    page.wait_for_function("document.querySelector('#image')?.getAttribute('aria-label').startsWith('expected')")
     expected = linear.labels["noNoise"].numpy() * linear.dose_e_per_A2 * linear.pixel_size_A**2
     assert np.abs(colours(page, 256)[..., 0] - np.clip(255 * (expected - low) / (high - low), 0, 255)).max() <= 1.0
     page.keyboard.press("x")
@@ -297,7 +297,7 @@ def test_a_visitor_takes_a_sample_home(twin_page, twins, tmp_path, monkeypatch):
     assert np.allclose([[float(row["x_A"]), float(row["y_A"])] for row in rows], sample.columns.xy_A)
 
     page.locator("#label").select_option("noNoiseUpinterpolation2x")
-    page.wait_for_function("document.querySelector('#image').width === 512")
+    page.wait_for_function("document.querySelector('#image')?.width === 512")
     with tifffile.TiffFile(io.BytesIO(taken(page, "TIFF"))) as file:
         assert file.asarray().dtype == np.float32
         assert file.imagej_metadata["pixel_size_A"] == pytest.approx(pixel / 2)
