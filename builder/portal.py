@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import markdown
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -24,6 +25,8 @@ from rich.progress import track
 
 from builder.browse_index import INDEX, write_index
 from builder.leaderboard import leaderboard_facts
+from builder.samples import FOLDER as SAMPLES
+from builder.samples import write_samples
 from builder.statistics import SPLITS, library_plots
 from builder.try_it import write_model
 from builder.validation.page import validation_facts
@@ -89,6 +92,7 @@ def build_portal(
     thumbnails = _thumbnails(library, catalogue, out / "thumbs")
     write_index(catalogue, thumbnails, manifest["name"], out / INDEX)
     write_model(library, catalogue, out / "model")
+    write_samples(library, manifest, catalogue, out / SAMPLES)
     shutil.rmtree(out / "data", ignore_errors=True)
     if data_url is None:
         _link_library(library, out / "data", [*manifest["files"], MANIFEST])
@@ -241,7 +245,10 @@ def _pages(
         "json_ld": _json_ld(manifest, data_url),
         "sections": library_plots(catalogue),
         "splits": SPLITS,
+        "changelog": _changelog(),
     }
+    sums = "".join(f"{file['sha256']}  {name}\n" for name, file in manifest["files"].items())
+    (out / "SHA256SUMS").write_text(sums, encoding="utf-8")
     for template in sorted((CHECKOUT / "site" / "templates").glob("*.html.j2")):
         page = template.name.removesuffix(".j2")
         if page != "base.html":
@@ -273,6 +280,13 @@ def _mosaic(out: Path, catalogue: pd.DataFrame) -> list[dict[str, str]]:
         name = f"mosaic/{row['id']}-{row['engine']}.webp"
         tiles.append({"id": row["id"], "engine": row["engine"], "src": name, "alt": alt})
     return tiles
+
+
+def _changelog() -> str:
+    """The list of versions as HTML, one level of headings down and without its title."""
+    text = (CHECKOUT / "CHANGELOG.md").read_text(encoding="utf-8")
+    lower = "\n".join(f"#{line}" if line.startswith("#") else line for line in text.splitlines()[1:])
+    return str(markdown.markdown(lower))
 
 
 def _json_ld(manifest: dict[str, Any], data_url: str) -> str:

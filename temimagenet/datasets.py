@@ -24,7 +24,14 @@ from temimagenet.errors import DatasetError
 from temimagenet.labels import POINTS, SCALARS, check_labels
 from temimagenet.recipe import Engine, Recipe, load_recipe, recipe_for_structure, sample_spec
 from temimagenet.render import Sample, render
-from temimagenet.storage import finish_library, plan_library, read_catalogue, render_shard, verify_library
+from temimagenet.storage import (
+    finish_library,
+    plan_library,
+    read_catalogue,
+    read_collection,
+    render_shard,
+    verify_library,
+)
 from temimagenet.storage.shard import Shard
 
 __all__ = ["Batch", "OnTheFly", "TEMImageNet", "collate", "plot"]
@@ -110,6 +117,37 @@ class TEMImageNet(Dataset[Sample]):
                 render_shard(task, root)
             finish_library(root, recipe, tasks)
         return cls(root, split, labels=labels, engine=engine, where=where, transform=transform)
+
+    @classmethod
+    def from_manifest(
+        cls,
+        manifest: str | Path,
+        root: str | Path,
+        labels: Sequence[str] = ("gaussianMask",),
+        transform: Transform | None = None,
+        verify: bool = False,
+    ) -> Self:
+        """The samples of a collection, which the website's collection page or anyone else put together.
+
+        Samples come in the collection's order, whatever their split and engine.
+
+        Args:
+            manifest: path or http(s) address of the collection's JSON.
+            root: folder of the library that it was made of.
+            labels: as for the class.
+            transform: as for the class.
+            verify: hash the shards that the collection names first; checksums on record are compared anyway.
+
+        Raises:
+            DatasetError: the collection cannot be read, is of another library or version, or names unknown samples.
+            ShardError: a checksum differs from the collection's, or the library cannot be read.
+            LabelError: unknown label.
+        """
+        chosen = read_collection(manifest, Path(root), verify=verify)
+        engines = list(chosen["engine"].unique())
+        data = cls(root, None, engines[0], labels, transform=transform)
+        data.catalogue, data.engine = chosen, " and ".join(engines)
+        return data
 
     def __len__(self) -> int:
         """Number of samples."""

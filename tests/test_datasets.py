@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from itertools import islice
 
 import numpy as np
@@ -132,6 +134,81 @@ def _load(name):
     from temimagenet.recipe import load_recipe
 
     return load_recipe(name)
+
+
+def a_collection(root, path, picks=(5, 2, 11), **changes):
+    """A manifest of some samples, as the website writes it."""
+    rows = TEMImageNet(root, split=None).catalogue.iloc[list(picks)]
+    whole = json.loads((root / "manifest.json").read_text())
+    samples = rows[["id", "engine", "shard", "row", "sha256"]].to_dict("records")
+    shards = {name: whole["files"][name] for name in rows["shard"]}
+    facts = {"format": "temimagenet-collection", "schema": 1, "library": whole["name"], "version": whole["version"]}
+    path.write_text(json.dumps(facts | {"shards": shards, "samples": samples} | changes))
+    return path
+
+
+def test_a_collection_loads_its_samples_in_its_order(library, tmp_path):
+    everything = TEMImageNet(library, split=None, labels=LABELS)
+    path = a_collection(library, tmp_path / "mine.json")
+    for source in (path, str(path)):
+        data = TEMImageNet.from_manifest(source, root=library, labels=LABELS, verify=True)
+        assert [sample.id for sample in data] == [everything[i].id for i in (5, 2, 11)]
+    assert torch.equal(data[1].image, everything[2].image)
+    assert all(torch.equal(data[1].labels[name], everything[2].labels[name]) for name in LABELS)
+
+
+def test_a_collection_comes_from_an_address_too(library, tmp_path):
+    from builder.serve import make_server
+
+    a_collection(library, tmp_path / "mine.json")
+    server = make_server(tmp_path, port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    assert len(TEMImageNet.from_manifest(f"{address}/mine.json", root=library)) == 3
+    with pytest.raises(DatasetError, match="404"):
+        TEMImageNet.from_manifest(f"{address}/yours.json", root=library)
+    server.shutdown()
+    server.server_close()
+
+
+def test_collections_that_do_not_fit_are_refused(library, library_copy, tmp_path):
+    def load(root=library, verify=False, **changes):
+        TEMImageNet.from_manifest(a_collection(library, tmp_path / "mine.json", **changes), root=root, verify=verify)
+
+    sample = {"id": "tiny-000001", "engine": "linear", "shard": "shards/linear-00000.h5", "sha256": "00"}
+    with pytest.raises(DatasetError, match=r"library 'other'.*holds 'tiny'"):
+        load(library="other")
+    with pytest.raises(DatasetError, match="version '9'"):
+        load(version="9")
+    with pytest.raises(DatasetError, match=r"schema 2.*upgrade"):
+        load(schema=2)
+    with pytest.raises(DatasetError, match="no collection"):
+        load(format="something")
+    with pytest.raises(DatasetError, match=r"damaged collection.*sha256"):
+        load(samples=[{"id": "x", "engine": "linear", "shard": "y"}])
+    with pytest.raises(DatasetError, match="empty collection"):
+        load(samples=[])
+    with pytest.raises(DatasetError, match=r"does not have: tiny-000099 \(linear\)$"):
+        load(samples=[sample | {"id": "tiny-000099"}])
+    with pytest.raises(DatasetError, match=r"tiny-000001 \(multislice\), .* and 2 more"):
+        load(samples=[sample | {"engine": "multislice"}] * 5)
+    with pytest.raises(DatasetError, match=r"tiny-000001.*twice"):
+        load(samples=[sample, sample])
+    with pytest.raises(ShardError, match=r"tiny-000001.*says 00"):
+        load(samples=[sample])
+    with pytest.raises(DatasetError, match="names shard shards/linear-00009"):
+        load(shards={"shards/linear-00009.h5": {"sha256": "00"}})
+    with pytest.raises(ShardError, match=r"linear-00000.h5: SHA-256 is .* says 00"):
+        load(shards={"shards/linear-00000.h5": {"sha256": "00"}})
+    with pytest.raises(DatasetError, match="cannot be read"):
+        TEMImageNet.from_manifest(tmp_path / "none.json", root=library)
+    with pytest.raises(ShardError, match="not a finished library"):
+        load(root=tmp_path)
+    with (library_copy / "shards/linear-00000.h5").open("ab") as file:
+        file.write(b"more")
+    load(root=library_copy)
+    with pytest.raises(ShardError, match=r"linear-00000.h5: SHA-256 is"):
+        load(root=library_copy, verify=True)
 
 
 def test_plot_draws_the_image_and_every_map(library):

@@ -148,6 +148,8 @@ function toAddress() {
   for (const [field, chosen] of state.facets) if (chosen.size) query.set(field, [...chosen].join("|"));
   for (const [field, [low, high]] of state.ranges) if (low !== null || high !== null) query.set(field, `${low ?? ""}..${high ?? ""}`);
   if (state.selected) query.set("selected", "1");
+  byId("collect").hidden = !query.size;
+  byId("collect").href = `collection.html?${query}`;
   if (state.sort !== "index" || state.descending) query.set("sort", (state.descending ? "-" : "") + state.sort);
   if (state.view !== "grid") query.set("view", state.view);
   const text = query.toString();

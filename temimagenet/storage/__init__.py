@@ -1,5 +1,6 @@
 """How libraries are kept: HDF5 shards with a sidecar each, a Parquet catalogue and a manifest of checksums."""
 
+from temimagenet.storage.collection import read_collection
 from temimagenet.storage.library import (
     ShardTask,
     finish_library,
@@ -18,6 +19,7 @@ __all__ = [
     "finish_library",
     "plan_library",
     "read_catalogue",
+    "read_collection",
     "render_shard",
     "shard_is_done",
     "verify_library",

@@ -13,6 +13,9 @@ PAGES = (
     "browse.html?view=table",
     "browse.html?q=nothing",
     "statistics",
+    "sample.html?id=tiny-000003",
+    "collection",
+    "collection.html?q=pt",
     "downloads",
     "leaderboard",
     "validation",
@@ -91,6 +94,8 @@ def test_pages_are_accessible_and_fit(visit, server, name):
     page.goto(server + address_of(name))
     if name.startswith("browse"):
         page.wait_for_function("performance.getEntriesByName('interactive').length")
+    if name.startswith(("sample", "collection")):
+        page.wait_for_function("performance.getEntriesByName('panes').length")
 
     def check(what: str, **options: object) -> None:
         found = Axe().run(page, **options).response["violations"]

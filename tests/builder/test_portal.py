@@ -155,7 +155,7 @@ def test_a_visitor_finds_a_sample_and_takes_its_columns_home(page, server, libra
         ".some((v, i) => i % 4 == 0 && v > 60)"
     )
     page.locator(".tile").first.click()
-    page.wait_for_function("document.querySelector('#image').width === 64")
+    page.wait_for_function("document.querySelector('#image')?.width === 64")
 
     identity = page.url.split("id=")[1].split("&")[0]
     data = TEMImageNet(library, split=None, labels=LABELS, where=f"id == '{identity}'")
@@ -175,36 +175,7 @@ def test_a_visitor_finds_a_sample_and_takes_its_columns_home(page, server, libra
 
 
 @pytest.mark.browser
-def test_drawn_and_stored_labels_equal_pythons(page, server, library):
-    data = TEMImageNet(library, split=None, labels=LABELS)
-    sample = next(s for s in data if s.spec.specimen.kind == "particle")
-    page.goto(f"{server}sample.html?id={sample.id}&engine=linear")
-    page.wait_for_function("document.querySelector('#image').width === 64")
-    script = """async ([shard, row, size, radius, pixel, names]) => {
-        const { columns, draw, read, sidecar } = await import('./assets/library.js');
-        const points = await columns(shard, row);
-        const stored = (await sidecar(shard)).datasets;
-        const out = {};
-        for (const name of names) {
-            const kept = name in stored ? (await read(shard, name, row)).data : null;
-            out[name] = [...(kept ?? draw(name, points, size, radius, pixel))];
-        }
-        return out;
-    }"""
-    row = data.catalogue[data.catalogue["id"] == sample.id].iloc[0]
-    names = [n for n in LABELS if "2x" not in n and not n.startswith("position")]
-    pixel = sample.pixel_size_A
-    found = page.evaluate(script, [row["shard"], int(row["row"]), 64, sample.radius_A / pixel, pixel, names])
-    for name in names:
-        expected = sample.labels[name].numpy().ravel()
-        assert np.abs(np.array(found[name]) - expected).max() < 2e-5 * max(expected.max(), 1e-9), name
-
-
-@pytest.mark.browser
-def test_unknown_samples_and_queries_are_told_and_the_page_goes_on(page, server):
-    page.goto(f"{server}sample.html?id=nothing")
-    page.wait_for_selector("#notice:not([hidden])")
-    assert "no sample “nothing”" in page.locator("#notice").inner_text()
+def test_unknown_queries_are_told_and_the_page_goes_on(page, server):
     page.goto(f"{server}browse.html?colour=red&material=Pt")
     page.wait_for_function("document.querySelector('#count').textContent.startsWith('4 ')")
     assert "colour" in page.locator("#notice").inner_text()
@@ -222,7 +193,7 @@ def test_a_server_without_ranges_still_shows_the_right_image(browser, serving, s
     with serving(site) as address:
         page = browser.new_page()
         page.goto(f"{address}sample.html?id=tiny-000003&engine=linear")
-        page.wait_for_function("document.querySelector('#image').width === 64")
+        page.wait_for_function("document.querySelector('#image')?.width === 64")
         assert "does not answer byte ranges" in page.locator("#notice").inner_text()
         page.close()
 
@@ -254,7 +225,7 @@ def test_bounds_are_shown_where_a_library_has_them(visit, page, server, serving,
         sample = next(s for s in data if s.id in bounds.index)
         inside = sample.columns.inside((32, 32))
         mine.goto(f"{address}sample.html?id={sample.id}")
-        mine.wait_for_function("document.querySelector('#image').width === 32")
+        mine.wait_for_function("document.querySelector('#image')?.width === 32")
         assert "crlb_median_pm" in mine.locator("#facts").inner_text()
         box = mine.locator("#overlay").bounding_box()
         x, y = (sample.columns.xy_px[inside][0] + 0.5) / 32 * [box["width"], box["height"]]
