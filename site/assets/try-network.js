@@ -29,7 +29,7 @@ export function chooseGrid([rows, columns], pixelSizeA, facts) {
   const [least, most] = facts.range_A;
   if (least <= pixelSizeA && pixelSizeA <= most) return { step: 1, pixelSizeA, rows, columns };
   if (pixelSizeA < least) {
-    const step = Math.floor(facts.comfortable_A / pixelSizeA);
+    const step = Math.max(2, Math.floor(facts.comfortable_A / pixelSizeA + 0.5));
     if (Math.floor(Math.min(rows, columns) / step) < 4) {
       throw new Error(`At ${pixelSizeA} Å a pixel the image shows less than half an ångström: is the pixel size in ångström?`);
     }

@@ -41,6 +41,9 @@ _CARBON_PER_A2 = (1.0, 30.0)
 _SMOOTHED_A = (0.05, 0.35)
 """Standard deviations of Gaussian filters that people put over micrographs: up to that of a column."""
 
+_AS_WIDE = tuple(name for name in MAPS if "noNoise" in name and "Superresolution" not in name)
+"""Maps whose spots are those of the image."""
+
 _ENLARGED_A = 0.12
 """Images whose pixels are no larger may have been recorded with pixels twice as large."""
 
@@ -146,11 +149,11 @@ class Examples(Dataset[ExampleBatch]):
         sample = self.source(number)
         if self.worn and rng.random() < _EMPTY:
             sample = _emptied(sample, rng)
-        image = sample.image.numpy(force=True).astype(np.float64)
+        image, smoothed_px = sample.image.numpy(force=True).astype(np.float64), 0.0
         if self.worn:
-            image = _worn(image, sample.pixel_size_A, rng)
+            image, smoothed_px = _worn(image, sample.pixel_size_A, rng)
         scale = levels(image) if image.min() < image.max() else Levels(float(image.mean()), 1.0)
-        return _example(sample, image, scale, self.maps, self.crop, rng)
+        return _example(sample, image, smoothed_px, scale, self.maps, self.crop, rng)
 
 
 def _emptied(sample: Sample, rng: np.random.Generator) -> Sample:
@@ -187,15 +190,21 @@ def _carbon(shape: tuple[int, int], sample: Sample, rng: np.random.Generator) ->
     return torch.from_numpy(np.maximum(seen, 0.0).astype(np.float32))
 
 
-def _worn(image: NDArray[np.float64], pixel_size_A: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """An image as it may come: with read-out noise, uneven rows, smoothed, enlarged, in eight bits or clipped."""
-    chances = rng.random(6)
+def _worn(
+    image: NDArray[np.float64], pixel_size_A: float, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], float]:
+    """An image as it may come: with read-out noise, uneven rows, smoothed, enlarged, in eight bits or clipped.
+
+    And the standard deviation in pixels that it was smoothed by.
+    """
+    chances, smoothed_px = rng.random(6), 0.0
     if chances[0] < 0.2:
         image = image + rng.normal(0.0, rng.uniform(0.1, 1.0) * np.sqrt(image.mean() + 1e-3), image.shape)
     if chances[1] < 0.1:
         image = image * (1.0 + rng.normal(0.0, rng.uniform(0.002, 0.05), (len(image), 1)))
     if chances[2] < 0.25:
-        image = gaussian_filter(image, rng.uniform(*_SMOOTHED_A) / pixel_size_A)
+        smoothed_px = rng.uniform(*_SMOOTHED_A) / pixel_size_A
+        image = gaussian_filter(image, smoothed_px)
     if chances[3] < 0.1 and pixel_size_A <= _ENLARGED_A and not any(count % 2 for count in image.shape):
         coarse = image.reshape(image.shape[0] // 2, 2, image.shape[1] // 2, 2).mean(axis=(1, 3))
         rows, columns = ((np.arange(count) - 0.5) / 2.0 for count in image.shape)
@@ -209,12 +218,13 @@ def _worn(image: NDArray[np.float64], pixel_size_A: float, rng: np.random.Genera
         hot = rng.integers(0, image.size, size=int(rng.integers(1, 4)))
         image = image.copy()
         image.flat[hot] = image.max() * rng.uniform(1.0, 20.0)
-    return image
+    return image, smoothed_px
 
 
 def _example(
     sample: Sample,
     image: NDArray[np.float64],
+    smoothed_px: float,
     scale: Levels,
     maps: Sequence[str],
     crop: int,
@@ -243,6 +253,10 @@ def _example(
     drawn = {}
     for name in maps:
         values = sample.labels[name].float().cpu()
+        if smoothed_px and name in _AS_WIDE:
+            # Spots stay as wide as they are seen: how much of that is a filter's nobody could tell.
+            fold = values.shape[-1] // image.shape[1]
+            values = torch.from_numpy(gaussian_filter(values.numpy(), fold * smoothed_px))
         values = to_network_unit(name, values if "Mask" in name else values * counts, scale)
         drawn[name] = cut(values)[None, None].contiguous()
     xy = sample.columns.xy_px - np.array([left, top])

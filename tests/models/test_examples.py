@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from temimagenet import TEMImageNet, load_recipe
 from temimagenet.errors import DatasetError
 from temimagenet.models import FINE_MAPS, PLAIN_MAPS
 from temimagenet.models.columns import CELL
-from temimagenet.models.examples import Examples, _worn, batched, from_library, on_the_fly
+from temimagenet.models.examples import ExampleBatch, Examples, _carbon, _worn, batched, from_library, on_the_fly
 from temimagenet.recipe import Recipe
 
 MAPS = PLAIN_MAPS + FINE_MAPS
@@ -33,8 +35,9 @@ def test_an_example_depends_on_its_number_alone(recipe: Recipe, examples: Exampl
         examples[24]
 
 
-def test_labels_stay_on_the_image_whatever_was_cut_and_mirrored(examples: Examples) -> None:
+def test_labels_stay_on_the_image_whatever_was_cut_and_mirrored(recipe: Recipe) -> None:
     """Columns have the peaks of the Gaussian map; pixel (2 i, 2 j) of the fine image is pixel (i, j)."""
+    examples = Examples(on_the_fly(recipe, MAPS), MAPS, 48, seed=3, start=100, count=24, worn=False)
     batch = batched([examples[number] for number in range(24)])
     fine, plain = batch.maps[FINE_MAPS[0]], batch.maps["noBackgroundnoNoise"]
     torch.testing.assert_close(fine[..., ::2, ::2], plain, rtol=1e-4, atol=1e-4)
@@ -53,18 +56,29 @@ def test_labels_stay_on_the_image_whatever_was_cut_and_mirrored(examples: Exampl
 def test_some_examples_are_empty(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, carbon: float) -> None:
     monkeypatch.setattr("temimagenet.models.examples._EMPTY", 1.0)
     monkeypatch.setattr("temimagenet.models.examples._CARBON", carbon)
+    monkeypatch.setattr("temimagenet.models.examples._worn", lambda image, *_: (image, 0.0))
     example = Examples(on_the_fly(recipe, MAPS), MAPS, 64, seed=3, start=7, count=1)[0]
     assert len(example.columns) == 0
     for name, drawn in example.maps.items():
         if name.startswith("noNoise") and "NoBackground" not in name:
             # The background alone, on the level of the image.
             assert abs(float(drawn.mean() - example.image.mean())) < 0.2
-            # The recipe draws smooth backgrounds; carbon is rough, and the same on both grids.
-            rough = float(drawn[..., 4:].sub(drawn[..., :-4]).std() / drawn.std())
-            assert (rough > 0.15) == (carbon == 1.0)
         else:
             assert float(drawn.abs().max()) == 0.0
     torch.testing.assert_close(example.maps["noNoiseUpinterpolation2x"][..., ::2, ::2], example.maps["noNoise"])
+
+
+def test_carbon_is_rough_as_far_as_the_probe_sees(recipe: Recipe) -> None:
+    """Its mean is 1, and nothing of it is finer than the probe's cut-off, 2 alpha / lambda."""
+    sample = on_the_fly(recipe, ())(3)
+    film = _carbon((256, 256), sample, np.random.default_rng(0)).double().numpy()
+    assert film.mean() == pytest.approx(1.0, abs=0.01)
+    frequency = np.fft.fftfreq(256, sample.pixel_size_A / 2.0)
+    k = np.hypot(frequency[:, None], frequency)
+    cutoff = 2e-3 * sample.spec.optics.aperture_mrad / sample.spec.optics.wavelength_A
+    power = np.abs(np.fft.fft2(film - film.mean())) ** 2
+    assert power[k > 1.02 * cutoff].sum() < 1e-6 * power.sum()
+    assert power[(k > 0.2 * cutoff)].sum() > 0.02 * power.sum()
 
 
 @pytest.mark.parametrize("pixel_size_A", [0.06, 0.1, 0.2])
@@ -75,7 +89,7 @@ def test_worn_images_keep_their_columns_where_they_were(pixel_size_A: float, sha
     spot = 20.0 + 500.0 * np.exp(-0.5 * ((x - 24.3) ** 2 + (y - 30.6) ** 2) / (0.5 / pixel_size_A) ** 2)
     total = np.zeros(shape)
     for seed in range(200):
-        worn = _worn(spot, pixel_size_A, np.random.default_rng(seed))
+        worn, _ = _worn(spot, pixel_size_A, np.random.default_rng(seed))
         assert worn.shape == shape
         total += np.clip(worn, 0.0, 600.0) / 200.0
     # Symmetric about the spot.
@@ -83,6 +97,26 @@ def test_worn_images_keep_their_columns_where_they_were(pixel_size_A: float, sha
     row, column = np.indices(window.shape)
     assert abs((window * row).sum() / window.sum() - (30.6 - 19)) < 0.3
     assert abs((window * column).sum() / window.sum() - (24.3 - 12)) < 0.3
+
+
+def test_clean_labels_are_as_wide_as_what_is_seen(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smooth the image by more than its spots: the clean image follows, the columns' own maps do not."""
+    names = ("noNoise", "noNoiseUpinterpolation2x", "gaussianMask")
+
+    def drawn(smoothed_px: float) -> ExampleBatch:
+        def wear(image: NDArray[np.float64], *_: object) -> tuple[NDArray[np.float64], float]:
+            return gaussian_filter(image, smoothed_px), smoothed_px
+
+        monkeypatch.setattr("temimagenet.models.examples._worn", wear)
+        monkeypatch.setattr("temimagenet.models.examples._EMPTY", 0.0)
+        return Examples(on_the_fly(recipe, names), names, 64, seed=3, start=9, count=1)[0]
+
+    sharp, smooth = drawn(0.0), drawn(4.0)
+    assert torch.equal(sharp.maps["gaussianMask"], smooth.maps["gaussianMask"])
+    clean = smooth.maps["noNoise"]
+    assert float((smooth.image - clean).std()) < 0.6 * float((smooth.image - sharp.maps["noNoise"]).std())
+    fine = smooth.maps["noNoiseUpinterpolation2x"][..., ::2, ::2]
+    torch.testing.assert_close(fine[..., 8:-8, 8:-8], clean[..., 8:-8, 8:-8], rtol=0.02, atol=0.02)
 
 
 def test_an_image_is_its_clean_label_plus_noise(recipe: Recipe) -> None:
