@@ -30,8 +30,8 @@ Dense = Annotated[bool, typer.Option("--dense", help="Store all ten labels, for 
 Bounds = Annotated[bool, typer.Option("--bounds", help="Store each column's Cramer-Rao bound: seconds an image.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes on this machine; all cores unless given.")]
 
-_RESULTS = CHECKOUT / "site" / "results"
-"""What was measured of this version, kept with the code: every portal shows it."""
+_VALIDATION = CHECKOUT / "site" / "results" / "validation"
+"""What was measured of the shipped weights, kept with the code: every portal shows it."""
 
 
 @app.command()
@@ -153,12 +153,10 @@ def portal(
     out: Annotated[Path, typer.Option(help="Folder of the website.")] = Path("build/portal"),
     data_url: Annotated[str | None, typer.Option(help="Where the library is served, if not beside the pages.")] = None,
     docs: Annotated[bool, typer.Option(help="Build the documentation too.")] = True,
-    records: Annotated[
-        Path, typer.Option(help="Folder of records, for the leaderboard; those of this version unless given.")
-    ] = _RESULTS / "leaderboard",
+    records: Annotated[Path | None, typer.Option(help="Folder of records, for the leaderboard.")] = None,
     validation: Annotated[
         Path, typer.Option(help="Folder of the networks' validation; that of the shipped weights unless given.")
-    ] = _RESULTS / "validation",
+    ] = _VALIDATION,
 ) -> None:
     """Build the website of a library: static files for any web server."""
     report = build_portal(

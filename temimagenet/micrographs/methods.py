@@ -29,8 +29,9 @@ __all__ = ["METHODS", "MOST_JOINT", "Automatic", "choose_method"]
 MOST_JOINT = 4000
 """Columns that are fitted together at most; the time and memory of a joint fit grow faster than their number."""
 
-_APART = 1.6
-"""Nearer spots, in their standard deviation, show one maximum (Sparrow's limit is 2): a fit moves them at random."""
+_APART = 2.2
+"""Nearer spots, in their standard deviation, show one maximum (Sparrow's limit is 2 for equal ones): a fit moves them
+at random."""
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def test_nothing_found_is_explained_with_a_way_back(page, server):
     counted(page, "0")
     page.get_by_role("button", name="Remove filter Material: Pt").last.click()
     counted(page, "4")
-    assert "material" not in page.url
+    page.wait_for_url(lambda url: "material" not in url)
     page.get_by_label("Search text").fill("nothing like this")
     page.get_by_text("Without “nothing like this”: 4").wait_for()
     page.get_by_label("PSNR (dB), from").fill("99")
@@ -182,7 +182,7 @@ def test_samples_are_reached_and_selected_by_keyboard_and_stay_selected(page, se
     assert page.locator("#picked-count").inner_text() == f"{across + 1} selected"
     page.get_by_label("show only these").check()
     counted(page, str(across + 1))
-    assert "selected=1" in page.url
+    page.wait_for_url("**selected=1**")
     page.reload()
     counted(page, str(across + 1))
     page.locator(".tile:not([hidden]) a").last.focus()
