@@ -101,7 +101,7 @@ def test_the_dumbbells_of_a_micrograph_are_found() -> None:
 
 
 def test_a_smoothed_micrograph_is_located() -> None:
-    """The gold boundary, whose noise was smoothed: 690 columns were marked by looking; the default method finds them."""
+    """The gold boundary, whose noise was smoothed: 690 columns were marked; the default method finds them."""
     image = np.asarray(Image.open(DATA / "gold_grain_boundary.png").convert("L"), dtype=float)
     true = np.loadtxt(DATA / "gold_grain_boundary_columns.csv", delimiter=",", skiprows=1)
     columns = choose_method("auto")(image, 0.13)
