@@ -16,6 +16,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.spatial import KDTree
 
 from builder.try_it import model_facts
 from temimagenet.models import TASKS, Prediction, load_model
@@ -79,7 +80,10 @@ def _assert_same(
         assert apart < 1e-3, f"{name}: {apart}"
     assert told.columns is not None
     assert xy.shape == told.columns.xy_px.shape
-    assert np.abs(xy - told.columns.xy_px).max() < 1e-3
+    # Rounding may exchange columns of nearly the same chance.
+    away, partner = KDTree(told.columns.xy_px).query(xy)
+    assert away.max() < 1e-3
+    assert len(np.unique(partner)) == len(xy)
 
 
 PREDICT = """async ([text, rows, columns, pixel, tile]) => {

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from temimagenet.cli import app, main
 from temimagenet.models import AtomNet, Model, UNet, load_model
 from temimagenet.models.export import export_model, onnx_bytes
+from temimagenet.models.inputs import PIXEL_RANGE_A
 
 SIZES = [(1, 1, 64, 64), (1, 1, 37, 91), (2, 1, 100, 48), (1, 1, 4, 5)]
 
@@ -53,7 +54,7 @@ def test_a_task_is_written_alone_small_and_with_what_its_input_must_be() -> None
     assert [output.name for output in session.get_outputs()] == ["noNoise", "columns"]
     facts = json.loads(session.get_modelmeta().custom_metadata_map["temimagenet"])
     assert facts["outputs"] == ["noNoise", "columns"]
-    assert facts["pixel_range_A"] == [0.06, 0.2]
+    assert facts["pixel_range_A"] == list(PIXEL_RANGE_A)
     assert len(data) < 5e6
 
 

@@ -153,7 +153,7 @@ def test_kill_nine_leaves_only_whole_files_and_the_same_command_finishes(library
     assert not list(root.rglob("*.partial"))
 
 
-def test_a_full_disk_is_one_clear_error_and_leaves_nothing(recipe, tmp_path):
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(recipe_path, tmp_path):
     """A real limit on file size stands for a full disk: the kernel refuses the write in the middle of a shard."""
     script = f"""
 import resource, signal, sys
@@ -163,16 +163,13 @@ from temimagenet.recipe import load_recipe
 from temimagenet.storage import plan_library, render_shard
 from temimagenet.errors import ShardError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-task = plan_library(load_recipe({str(tmp_path / "r.toml")!r}), samples_per_shard=10)[0]
+task = plan_library(load_recipe({str(recipe_path)!r}), samples_per_shard=10)[0]
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     render_shard(task, Path({str(tmp_path / "lib")!r}))
 except ShardError as error:
     print("ShardError:", error)
 """
-    from conftest import RECIPE
-
-    (tmp_path / "r.toml").write_text(RECIPE)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=CHECKOUT)
     assert "ShardError: cannot write" in done.stdout, done.stdout + done.stderr
     assert "nothing was left there" in done.stdout
