@@ -35,9 +35,12 @@ _BEAM_SPACING_A = (2.0, 6.0)
 _THICKNESS_A = (20.0, 200.0)
 _THERMAL_A = (0.04, 0.12)
 _DISPLACEMENT_A = (0.05, 0.30)
-_LEAST_Z_RATIO = (0.3, 0.1)
-"""Lightest over heaviest element of a specimen, mostly and in one of five: an atom of Z^1.7 then scatters at least 13 %
-or 2 % of the brightest. What nobody can see beside a heavy neighbour teaches little."""
+_LEAST_Z_RATIO = 0.1
+"""Lightest over heaviest element of a specimen: an atom of Z^1.7 then scatters at least 2 % of the brightest. What
+nobody can see beside a heavy neighbour teaches little; oxygen beside strontium has 7 %."""
+
+_SPECIES_SHARES = (0.2, 0.4, 0.4)
+"""How many crystals are of one, two and three elements."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +175,7 @@ def _crystal(spacing_A: float, layer: bool, rng: np.random.Generator) -> _Crysta
         spots, owner = np.concatenate([spots - arm, spots + arm]), np.tile(owner, 2)
         if rng.random() < 0.5:
             owner = np.arange(len(spots))
-    species = _species(int(rng.integers(1, 4)), rng)
+    species = _species(int(rng.choice([1, 2, 3], p=_SPECIES_SHARES)), rng)
     kind = rng.integers(len(species), size=len(spots))[owner]
     if layer:
         atoms = rng.choice([1.0, 2.0, 3.0], p=[0.7, 0.25, 0.05], size=len(spots))[owner]
@@ -187,7 +190,7 @@ def _crystal(spacing_A: float, layer: bool, rng: np.random.Generator) -> _Crysta
 def _species(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """(count,) atomic numbers of 5 to 92: the first even in Z, the others even in log Z, light ones not too light."""
     numbers = np.concatenate([rng.uniform(12.0, 84.0, 1), np.exp(rng.uniform(np.log(5.0), np.log(92.0), count - 1))])
-    least = int(np.ceil(_LEAST_Z_RATIO[int(rng.random() < 0.2)] * numbers.max()))
+    least = int(np.ceil(_LEAST_Z_RATIO * numbers.max()))
     species: NDArray[np.int64] = np.maximum(np.rint(numbers).astype(np.int64), max(least, 5))
     return species
 
@@ -312,7 +315,7 @@ def _disordered(spacing_A: float, rng: np.random.Generator) -> _Sites:
     xy = rng.uniform(-RANDOM_RADIUS_A, RANDOM_RADIUS_A, size=(thrown, 2))
     xy = xy[(xy**2).sum(axis=1) < RANDOM_RADIUS_A**2]
     xy = xy[_first_come(xy, spacing_A)]
-    species = _species(int(rng.integers(1, 4)), rng)
+    species = _species(int(rng.choice([1, 2, 3], p=_SPECIES_SHARES)), rng)
     kind = rng.integers(len(species), size=len(xy))
     most = int(rng.choice([1, 3, 30]))
     atoms = rng.integers((most + 1) // 2, most + 1, size=len(xy)).astype(float)
