@@ -329,9 +329,9 @@ class Bound:
 
     @property
     def intensity(self) -> Float[NDArray[np.float64], "K"]:
-        """(K,) relative standard deviation of the intensities."""
-        deviation: NDArray[np.float64] = np.sqrt(np.diag(self.covariance)[2 * self.columns : 3 * self.columns])
-        return deviation
+        """(K,) relative standard deviation of the intensities; infinite as `xy_A` is."""
+        variance = np.diag(self.covariance)[2 * self.columns : 3 * self.columns]
+        return np.sqrt(np.where(variance > 0.0, variance, np.inf))
 
 
 def _tiles(

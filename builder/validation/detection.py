@@ -12,15 +12,16 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from rich.progress import track
 from scipy.spatial import KDTree
+from scipy.special import ndtr
 
 from builder.validation.images import (
     BACKGROUNDS,
     CARBON,
     Truth,
-    bound_of,
     carbon_image,
     empty_image,
     group_of,
+    limits_of,
     resolvable,
     truth_of,
     with_noise,
@@ -56,7 +57,12 @@ ASKED_RECALL: Mapping[float, float] = {20.0: 0.99, 10.0: 0.95}
 
 _MOST_FALSE = 0.1
 
-_BOUNDS_PM = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0)
+_SIGNIFICANCES = (0.0, 3.0, 4.0, 6.0, 10.0, 20.0, np.inf)
+
+_IDEAL = 3.5
+"""Significance above which an ideal observer calls a column: noise behind a filter of the spot's width then makes less
+than one maximum for each hundred columns of these images (by its Euler characteristic: Worsley, Adv. Appl. Probab. 26
+(1994) 13)."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +129,14 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False)
 class Faintness:
-    """Columns asked for, how well an image can tell their places, and whether they were found.
+    """Columns asked for, how far they stand above the noise, and whether they were found.
 
     Attributes:
-        bound_pm: (K,) bound of their positions, rms per axis.
+        significance: (K,) their intensities over the bounds of these.
         hit: (K,) which were found.
     """
 
-    bound_pm: Float[NDArray[np.float64], "K"]
+    significance: Float[NDArray[np.float64], "K"]
     hit: Bool[NDArray[np.bool_], "K"]
 
 
@@ -165,7 +171,7 @@ def find(model: Model, image: NDArray[np.floating], pixel_size_A: float) -> Floa
 def tally_entries(
     model: Model, specs: Mapping[str, Sequence[SampleSpec]], psnr_dB: float, folder: Path
 ) -> tuple[dict[str, Tally], Faintness]:
-    """Columns of each entry's images, redrawn at one signal-to-noise ratio; and all of them by their bound.
+    """Columns of each entry's images, redrawn at one signal-to-noise ratio; and all of them by their significance.
 
     Args:
         model: the network.
@@ -174,19 +180,19 @@ def tally_entries(
         folder: where bounds are remembered.
     """
     tallies = {}
-    bounds, hits = [np.zeros(0)], [np.zeros(0, dtype=np.bool_)]
+    significances, hits = [np.zeros(0)], [np.zeros(0, dtype=np.bool_)]
     for name, of_entry in track(specs.items(), description=f"detection at {psnr_dB:g} dB"):
         total = Tally()
         for spec in of_entry:
             sample = render([with_noise(spec, psnr_dB)], ())[0]
-            bound_A = bound_of(sample, folder)
-            truth = truth_of(sample, resolvable(sample.columns.xy_A, bound_A))
+            limits = limits_of(sample, folder)
+            truth = truth_of(sample, resolvable(sample.columns.xy_A, limits.xy_A))
             verdict = judge(find(model, sample.image.numpy(), sample.pixel_size_A), truth)
             total += verdict.tally
-            bounds.append(100.0 * np.sqrt((bound_A[verdict.asked] ** 2).mean(axis=1)))
+            significances.append(limits.significance[verdict.asked])
             hits.append(verdict.hit[verdict.asked])
         tallies[name] = total
-    return tallies, Faintness(np.concatenate(bounds), np.concatenate(hits))
+    return tallies, Faintness(np.concatenate(significances), np.concatenate(hits))
 
 
 def _over(tally: Tally) -> str:
@@ -232,19 +238,21 @@ def detection_table(by_psnr: Mapping[float, Mapping[str, Tally]], recipe: Recipe
 
 
 def faintness_table(by_psnr: Mapping[float, Faintness]) -> Table:
-    """Recall by the bound of the columns: what stands out, and what hardly does."""
-    head: tuple[str, ...] = ("Bound of the position",)
+    """Recall by how far columns stand above the noise, and that of an ideal observer who knows no lattice."""
+    head: tuple[str, ...] = ("Intensity over its bound",)
     for psnr_dB in by_psnr:
-        head += (f"Recall, {psnr_dB:g} dB", f"Columns, {psnr_dB:g} dB")
+        head += (f"Recall, {psnr_dB:g} dB", f"Ideal observer, {psnr_dB:g} dB", f"Columns, {psnr_dB:g} dB")
     rows = []
-    for low, high in pairwise(_BOUNDS_PM):
-        row: tuple[str | float, ...] = (f"{low:g} to {high:g} pm",)
+    for low, high in (*pairwise(_SIGNIFICANCES), (0.0, np.inf)):
+        named = f"{low:g} to {high:g}" if high < np.inf else f"over {low:g}" if low else "all"
+        row: tuple[str | float, ...] = (named,)
         for faintness in by_psnr.values():
-            within = (faintness.bound_pm >= low) & (faintness.bound_pm < high)
-            count = int(within.sum())
-            row += (float(faintness.hit[within].mean()) if count else float("nan"), count)
+            within = (faintness.significance >= low) & (faintness.significance < high)
+            ideal = ndtr(faintness.significance[within] - _IDEAL)
+            told = (faintness.hit[within].mean(), ideal.mean()) if within.any() else (np.nan, np.nan)
+            row += (*(float(value) for value in told), int(within.sum()))
         rows.append(row)
-    return Table("Recall by bound.", head, tuple(rows), (0, *(3, 0) * len(by_psnr)))
+    return Table("Recall by significance.", head, tuple(rows), (0, *(3, 3, 0) * len(by_psnr)))
 
 
 def count_false(model: Model, number: int) -> dict[str, list[int]]:

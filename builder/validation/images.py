@@ -28,11 +28,12 @@ __all__ = [
     "BACKGROUNDS",
     "CARBON",
     "ROWS_APART",
+    "Limits",
     "Truth",
-    "bound_of",
     "carbon_image",
     "empty_image",
     "group_of",
+    "limits_of",
     "remembered",
     "resolvable",
     "truth_of",
@@ -136,21 +137,35 @@ def remembered(folder: Path, name: str, spec: SampleSpec, make: Callable[[], Any
     return value
 
 
-def bound_of(sample: Sample, folder: Path) -> Float[NDArray[np.float64], "K 2"]:
-    """The bound of all columns in angstrom, nan outside the image; remembered in a folder.
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """What an image can tell of all its columns at best; nan outside the image.
+
+    Attributes:
+        xy_A: (K, 2) smallest standard deviations of x and y in angstrom.
+        significance: (K,) intensities over their smallest standard deviations, all else unknown: how far above the
+            noise an ideal observer sees each column.
+    """
+
+    xy_A: Float[NDArray[np.float64], "K 2"]
+    significance: Float[NDArray[np.float64], "K"]
+
+
+def limits_of(sample: Sample, folder: Path) -> Limits:
+    """The bounds of all columns; remembered in a folder.
 
     A sample without a bound, such as one without columns, has nan throughout.
     """
 
     def make() -> list[list[float]]:
         bound = sample_bound(sample)
-        return [] if bound is None else bound.xy_A.tolist()
+        return [] if bound is None else np.column_stack([bound.xy_A, bound.intensity]).tolist()
 
-    known = np.array(remembered(folder, "bound", sample.spec, make), dtype=np.float64).reshape(-1, 2)
-    bound_A = np.full((len(sample.columns), 2), np.nan)
+    known = np.array(remembered(folder, "bounds", sample.spec, make), dtype=np.float64).reshape(-1, 3)
+    values = np.full((len(sample.columns), 3), np.nan)
     if len(known):
-        bound_A[sample.columns.inside((sample.spec.image_size,) * 2)] = known
-    return bound_A
+        values[sample.columns.inside((sample.spec.image_size,) * 2)] = known
+    return Limits(values[:, :2], 1.0 / values[:, 2])
 
 
 def truth_of(sample: Sample, asked: Bool[NDArray[np.bool_], "K"]) -> Truth:

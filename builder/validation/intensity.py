@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from scipy.spatial import KDTree
 
-from builder.validation.images import bound_of, group_of, resolvable, truth_of, with_noise
+from builder.validation.images import group_of, limits_of, resolvable, truth_of, with_noise
 from builder.validation.report import Claim, Table, spread
 from temimagenet.models import Model
 from temimagenet.recipe import Recipe, SampleSpec
@@ -76,7 +76,7 @@ def measure_sums(model: Model, specs: Mapping[str, Sequence[SampleSpec]], folder
     for of_entry in track(specs.values(), description="intensities"):
         for spec in of_entry:
             sample = render([with_noise(spec, 20.0)], tuple(MAPS))[0]
-            truth = truth_of(sample, resolvable(sample.columns.xy_A, bound_of(sample, folder)))
+            truth = truth_of(sample, resolvable(sample.columns.xy_A, limits_of(sample, folder).xy_A))
             counted = truth.asked & truth.clear_of_border(truth.xy_px)
             if not counted.any():
                 continue

@@ -11,7 +11,7 @@ from typing import Any
 
 from builder.validation import denoising, detection, intensity, micrographs, speed
 from builder.validation.detection import ASKED_RECALL, Tally, Verdict, find, judge
-from builder.validation.images import Truth, bound_of, resolvable, truth_of, unseen_specs, with_noise
+from builder.validation.images import Truth, limits_of, resolvable, truth_of, unseen_specs, with_noise
 from builder.validation.pictures import micrograph_pictures, sample_pictures
 from builder.validation.report import Claim, Part, Picture, Table, read_part, write_part
 from temimagenet import __version__
@@ -124,8 +124,9 @@ def _detection(bench: Bench) -> Part:
         "its Cramér-Rao bound, rms per axis, is below 25 pm and below a third of the distance to the nearest other "
         "column. It counts as found within half that distance, at most 0.5 Å. Columns that cannot be resolved are left "
         "out, and what is found within a spot’s radius of one is not false. Columns nearer to the border than a spot’s "
-        "radius do not count. A column whose bound is 25 pm stands two to three standard deviations of the noise above "
-        "its surroundings: recall is told by bound, too. Held-out entries are not in the library’s training split; the "
+        "radius do not count. Recall is told by how many standard deviations a column stands above the noise, too, "
+        "beside that of an ideal observer, who fits all else and has no lattice to go by. Held-out entries are not in "
+        "the library’s training split; the "
         "recipe training draws Si [110] with other defects and SrTiO3 [001] without strain."
     )
     tables = (detection.detection_table(tallies, bench.recipe), detection.faintness_table(faintness))
@@ -253,7 +254,7 @@ def _heldout(bench: Bench) -> Part:
     pictures: list[Picture] = []
     for name in _SHOWN:
         sample = _shown_sample(bench, bench.specs[name][0])
-        truth = truth_of(sample, resolvable(sample.columns.xy_A, bound_of(sample, bench.remembered)))
+        truth = truth_of(sample, resolvable(sample.columns.xy_A, limits_of(sample, bench.remembered).xy_A))
         found = find(bench.model, sample.image.numpy(), sample.pixel_size_A)
         stem = "".join(letter if letter.isalnum() else "_" for letter in name)
         marks = _marks(found, judge(found, truth), truth)

@@ -58,7 +58,7 @@ def measured(weights: Path, small: Recipe, tmp_path_factory: pytest.TempPathFact
 
     def near(sample: Sample) -> SimpleNamespace:
         inside = sample.columns.inside((sample.spec.image_size,) * 2)
-        return SimpleNamespace(xy_A=np.full((int(inside.sum()), 2), 0.05))
+        return SimpleNamespace(xy_A=np.full((int(inside.sum()), 2), 0.05), intensity=np.full(int(inside.sum()), 0.1))
 
     folder = tmp_path_factory.mktemp("validation")
     with pytest.MonkeyPatch.context() as patch:
@@ -174,11 +174,14 @@ def test_filters_at_their_best_denoise() -> None:
         assert best.ssim > given.ssim
 
 
-def test_recall_is_told_by_bound() -> None:
-    faint = Faintness(np.array([1.0, 2.0, 12.0, 24.0]), np.array([True, False, True, False]))
+def test_recall_is_told_by_significance_beside_an_ideal_observers() -> None:
+    faint = Faintness(np.array([3.5, 5.0, 5.5, 40.0]), np.array([True, False, True, False]))
     table = faintness_table({20.0: faint})
-    assert [row[2] for row in table.rows] == [2, 0, 1, 0, 1]
-    assert [row[1] for row in table.rows][::2] == [0.5, 1.0, 0.0]
+    assert [row[0] for row in table.rows] == ["0 to 3", "3 to 4", "4 to 6", "6 to 10", "10 to 20", "over 20", "all"]
+    assert [row[3] for row in table.rows] == [0, 1, 2, 0, 0, 1, 4]
+    assert [table.rows[i][1] for i in (1, 2, 5, 6)] == [1.0, 0.5, 0.0, 0.5]
+    assert table.rows[1][2] == 0.5
+    assert table.rows[5][2] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("micrograph", micrographs.MICROGRAPHS)
