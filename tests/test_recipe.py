@@ -198,11 +198,11 @@ def test_condition_0_draws_the_optics_and_cannot_be_set(tmp_path):
         load_recipe(path)
 
 
-def test_training_draws_widely_and_three_of_four_are_random():
+def test_training_draws_widely_and_six_of_ten_are_random():
     recipe = load_recipe("training")
     specs = [sample_spec(recipe, i) for i in range(1920)]
     random = [s for s in specs if s.specimen.kind == "random"]
-    assert len(random) == 0.75 * len(specs)
+    assert 0.6 < len(random) / len(specs) < 0.65
     assert len({s.specimen.seed for s in random}) == len(random)
     assert {s.split for s in specs} == {"train", "test"}
     perfect = (e for e in load_recipe("v1").entries if e.heldout and not e.random and not any(e.strain))
