@@ -266,11 +266,10 @@ def report(
 ) -> None:
     """Write a page on each image: maps, columns by intensity, errors, lattice. One HTML file, complete in itself."""
     from temimagenet.micrographs import batch
-    from temimagenet.micrographs.methods import choose_method
+    from temimagenet.micrographs.methods import choose_method, uses_network
 
     # A model draws the maps too, but for Faster R-CNN, which draws none.
-    finds = method in ("auto", "faster-rcnn") or "network" in method
-    localizer = choose_method(method, model if finds else "", device)
+    localizer = choose_method(method, model if uses_network(method) else "", device)
     job = batch.report(localizer, "" if method == "faster-rcnn" else model, device)
     _run("report", job, images, _opening(pixel_size, signal, frame), out, device, jsonl)
 
@@ -323,6 +322,20 @@ def _run(verb: str, job: Job, images: list[str], opening: Opening, out: Path, de
     check_device(device)
     if batch.run(verb, job, images, opening, out, jsonl=jsonl):
         raise typer.Exit(1)
+
+
+@app.command("app")
+def desktop(
+    file: Annotated[Path | None, typer.Argument(help="A micrograph, or a session that was saved.")] = None,
+    pixel_size: PixelSize = "",
+    signal: Annotated[int | None, typer.Option(min=0, help="Of a file with several: its number.")] = None,
+    frame: FrameOption = None,
+) -> None:
+    """Open the desktop app: napari with a dock that finds columns, and points to edit."""
+    from temimagenet.app.launch import launch
+    from temimagenet.micrographs.units import parse_length
+
+    launch(file, signal=signal, frame=frame, pixel_size_A=parse_length(pixel_size) if pixel_size else None)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The errors of TEMImageNet: each message says what was found, where, what was expected and what to do next."""
 
 __all__ = [
+    "AppError",
     "AtlasError",
     "DatasetError",
     "LabelError",
@@ -54,6 +55,10 @@ class LocalizeError(TEMImageNetError):
 
 class MicrographError(TEMImageNetError):
     """A file that is no micrograph or cannot be read as one, or results that cannot be written."""
+
+
+class AppError(TEMImageNetError):
+    """The desktop app cannot start, a setting of it is wrong, or a session cannot be kept or taken up again."""
 
 
 class ModelError(TEMImageNetError):

@@ -19,6 +19,7 @@ from temimagenet.device import single_threaded
 from temimagenet.errors import LocalizeError
 from temimagenet.localize.detect import detect_columns
 from temimagenet.localize.protocol import Flag, FoundColumns, check_image, check_starts, doubts, owners, repeated
+from temimagenet.progress import report
 
 __all__ = ["Estimator", "GaussianFit", "fit_gaussians"]
 
@@ -239,7 +240,8 @@ class _Windows:
             batches = list(pool.map(lambda plan: _Batch(self, *plan), plans))
             for batch in batches:
                 batch.take_heights()
-            for _ in range(_ROUNDS):
+            for number in range(_ROUNDS):
+                report("fit", number, _ROUNDS)
                 moved = sum(pool.map(_Batch.improve, batches, repeat(self.spots.clone())))
                 # One column in a hundred may wander without keeping the others from their end.
                 if moved <= 0.01 * len(self.start):

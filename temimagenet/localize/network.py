@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
 
 from temimagenet.errors import LocalizeError, ModelError
 from temimagenet.localize.otsu import OtsuCentroid
 from temimagenet.localize.protocol import Flag, FoundColumns
-from temimagenet.models.predict import Model, Prediction, load_model
+from temimagenet.models.predict import Prediction, recall_model
 from temimagenet.models.unet import FINE_MAPS
-from temimagenet.models.zoo import TASKS, written
+from temimagenet.models.zoo import TASKS
 
-__all__ = ["NetworkColumns", "NetworkOtsu"]
+__all__ = ["NetworkColumns", "NetworkOtsu", "read_map"]
 
 _BORDER_PX = 1.5
 
 
-@lru_cache(maxsize=4)
-def _model(name: str, written: int) -> Model:
-    """A model, loaded once, and again when its file was written anew."""
-    return load_model(name)
-
-
 def _predict(
-    name: str, image: ArrayLike, pixel_size_A: float, maps: tuple[str, ...], device: str, least_chance: float = 0.4
+    reader: NetworkColumns | NetworkOtsu, image: ArrayLike, pixel_size_A: float, maps: tuple[str, ...], **more: float
 ) -> Prediction:
-    """What a network draws; what it cannot work on cannot be located either."""
+    """What a localizer's network draws; what it cannot work on cannot be located either."""
     try:
-        return _model(name, written(name)).predict(image, pixel_size_A, maps, device=device, least_chance=least_chance)
+        return recall_model(reader.model).predict(
+            image, pixel_size_A, maps, device=reader.device, scale=reader.scale, tile_px=reader.tile_px, **more
+        )
     except ModelError as error:
         raise LocalizeError(str(error)) from error
 
@@ -47,11 +43,15 @@ class NetworkColumns:
         model: "all", the shipped network, or a file that training wrote.
         least_chance: columns of a smaller chance are left out.
         device: where to work.
+        scale: pixels that the network sees along one of the image; None chooses by pixel size (`Model.predict`).
+        tile_px: rows and columns of the tiles that large images are worked on in.
     """
 
     model: str = "all"
     least_chance: float = 0.4
     device: str = "cpu"
+    scale: float | None = None
+    tile_px: int = 1024
 
     @property
     def name(self) -> str:
@@ -64,7 +64,7 @@ class NetworkColumns:
         Raises:
             LocalizeError: the image cannot be used, or the network tells no columns.
         """
-        found = _predict(self.model, image, pixel_size_A, (), self.device, self.least_chance).columns
+        found = _predict(self, image, pixel_size_A, (), least_chance=self.least_chance).columns
         if found is None:
             raise LocalizeError(f"model {self.model}: it draws maps and tells no columns; NetworkOtsu reads maps")
         edge = np.array(np.shape(image)[::-1], dtype=np.float64) - 1.0
@@ -84,6 +84,8 @@ class NetworkOtsu:
         map: which map: a label, or the name of the task that draws it.
         centre: as in `OtsuCentroid`.
         device: where to work.
+        scale: as in `NetworkColumns`.
+        tile_px: likewise.
 
     Raises:
         LocalizeError: no such centre.
@@ -93,6 +95,8 @@ class NetworkOtsu:
     map: str = "gaussianMask"
     centre: Literal["geometric", "intensity"] = "intensity"
     device: str = "cpu"
+    scale: float | None = None
+    tile_px: int = 1024
 
     def __post_init__(self) -> None:
         """Raise `LocalizeError` for a centre that `OtsuCentroid` does not know."""
@@ -110,13 +114,30 @@ class NetworkOtsu:
             LocalizeError: the image cannot be used, or the network does not draw that map.
         """
         label = TASKS.get(self.map, self.map)
-        drawn = _predict(self.model, image, pixel_size_A, (label,), self.device).maps[label]
-        if float(drawn.max()) < 0.1 * float("Mask" in label) or drawn.min() == drawn.max():
-            return FoundColumns.none(pixel_size_A)
-        fold = 2 if label in FINE_MAPS else 1
-        found = OtsuCentroid(centre=self.centre, least_area_A2=0.01)(drawn, pixel_size_A / fold)
-        # Pixel (2 i, 2 j) of a fine map lies on pixel (i, j).
-        return replace(
-            found, xy_px=found.xy_px / fold, intensity=found.intensity / fold**2, width_px=found.width_px / fold,
-            pixel_size_A=pixel_size_A,
-        )  # fmt: skip
+        drawn = _predict(self, image, pixel_size_A, (label,)).maps[label]
+        return read_map(drawn, label, pixel_size_A, OtsuCentroid(centre=self.centre, least_area_A2=0.01))
+
+
+def read_map(
+    drawn: Float[NDArray[np.floating], "rows columns"], label: str, pixel_size_A: float, reader: OtsuCentroid
+) -> FoundColumns:
+    """The columns that a threshold finds in a map, on the image's grid; none in a mask that is nearly empty.
+
+    Args:
+        drawn: a map that `Model.predict` drew.
+        label: which one.
+        pixel_size_A: pixel size of the image.
+        reader: the threshold and what follows it.
+
+    Raises:
+        LocalizeError: the map cannot be used.
+    """
+    if float(drawn.max()) < 0.1 * float("Mask" in label) or drawn.min() == drawn.max():
+        return FoundColumns.none(pixel_size_A)
+    fold = 2 if label in FINE_MAPS else 1
+    found = reader(drawn, pixel_size_A / fold)
+    # Pixel (2 i, 2 j) of a fine map lies on pixel (i, j).
+    return replace(
+        found, xy_px=found.xy_px / fold, intensity=found.intensity / fold**2, width_px=found.width_px / fold,
+        pixel_size_A=pixel_size_A,
+    )  # fmt: skip

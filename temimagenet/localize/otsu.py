@@ -29,24 +29,30 @@ class OtsuCentroid:
         centre: "geometric" takes the mean position of a region's pixels; "intensity" weights by what exceeds the
             threshold.
         least_area_A2: smaller regions are left out.
+        threshold: where regions begin between the least (0) and the greatest value (1); Otsu's unless given.
     """
 
     blur_A: float = 0.0
     centre: Literal["geometric", "intensity"] = "geometric"
     least_area_A2: float = 0.05
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
-        """Raise `LocalizeError` for an unknown centre, or a blur or area that is negative or not finite."""
+        """Raise `LocalizeError` for an unknown centre, a blur or area that is negative or not finite, or a threshold
+        that is not between 0 and 1."""
         if self.centre not in ("geometric", "intensity"):
             raise LocalizeError(f"centre {self.centre!r}: expected 'geometric' or 'intensity'")
         for name, value in (("blur", self.blur_A), ("least area", self.least_area_A2)):
             if not 0.0 <= value < np.inf:
                 raise LocalizeError(f"{name} {value}: expected 0 or more")
+        if self.threshold is not None and not 0.0 < self.threshold < 1.0:
+            raise LocalizeError(f"threshold {self.threshold}: expected between 0 and 1, or None for Otsu's")
 
     @property
     def name(self) -> str:
         """Short name for tables."""
-        return f"Otsu ({self.centre}, blur {self.blur_A:g} A, least area {self.least_area_A2:g} A^2)"
+        threshold = "Otsu" if self.threshold is None else f"threshold {100.0 * self.threshold:g} %"
+        return f"{threshold} ({self.centre}, blur {self.blur_A:g} A, least area {self.least_area_A2:g} A^2)"
 
     def __call__(self, image: ArrayLike, pixel_size_A: float) -> FoundColumns:
         """Find the columns of one image or map; regions on the image's border are flagged `Flag.CUT`.
@@ -59,7 +65,10 @@ class OtsuCentroid:
             values = ndimage.gaussian_filter(values, self.blur_A / pixel_size_A)
         if values.min() == values.max():
             raise LocalizeError(f"a blur of {self.blur_A:g} A leaves a constant image: blur less")
-        threshold = otsu_threshold(values)
+        if self.threshold is None:
+            threshold = otsu_threshold(values)
+        else:
+            threshold = float(values.min() + self.threshold * np.ptp(values))
         # Regions that meet at corners are one.
         regions, count = ndimage.label(values > threshold, structure=np.ones((3, 3)))
         area = np.bincount(regions.ravel(), minlength=count + 1)

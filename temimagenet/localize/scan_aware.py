@@ -45,6 +45,7 @@ from temimagenet.localize.protocol import (
     owners,
     repeated,
 )
+from temimagenet.progress import report
 
 __all__ = ["ScanAware", "ScanFit", "fit_scan_aware"]
 
@@ -199,6 +200,7 @@ def _fit(values: Array, start: Array, width: float, pixel_size_A: float, pool: E
     last = np.full(len(start), np.inf)
     damping, change, rounds = _DAMPING, 1.0, 0
     while rounds < _ROUNDS:
+        report("fit", rounds, _ROUNDS)
         rounds += 1
         if equations is None or change > 0.01:
             noise = _noise(values, model.image, trust)

@@ -24,7 +24,7 @@ from temimagenet.localize import (
 )
 from temimagenet.localize.detect import spot_width_px
 
-__all__ = ["METHODS", "MOST_JOINT", "Automatic", "choose_method"]
+__all__ = ["METHODS", "MOST_JOINT", "Automatic", "Network", "choose_method", "uses_network"]
 
 MOST_JOINT = 4000
 """Columns that are fitted together at most; the time and memory of a joint fit grow faster than their number."""
@@ -43,10 +43,14 @@ class Automatic:
     Attributes:
         model: "all", the shipped network, or a file that training wrote.
         device: where the network works.
+        scale: as in `NetworkColumns`.
+        tile_px: likewise.
     """
 
     model: str = "all"
     device: str = "cpu"
+    scale: float | None = None
+    tile_px: int = 1024
 
     @property
     def name(self) -> str:
@@ -59,7 +63,8 @@ class Automatic:
         Raises:
             LocalizeError: the image cannot be used.
         """
-        told = NetworkColumns(self.model, device=self.device)(image, pixel_size_A)
+        network = NetworkColumns(self.model, device=self.device, scale=self.scale, tile_px=self.tile_px)
+        told = network(image, pixel_size_A)
         width_px = spot_width_px(image, pixel_size_A)
         if not len(told) or len(told) > MOST_JOINT or not np.isfinite(width_px):
             return told
@@ -80,36 +85,65 @@ def _apart(
     return stays
 
 
-METHODS: Mapping[str, Callable[[str, str], Localizer]] = {
-    "auto": lambda model, device: Automatic(model or "all", device),
-    "scan-aware": lambda model, device: ScanAware(),
-    "scan-aware-network": lambda model, device: ScanAware(NetworkColumns(model or "all", device=device)),
-    "network": lambda model, device: NetworkColumns(model or "all", device=device),
-    "network-otsu": lambda model, device: NetworkOtsu(model or "all", device=device),
-    "gaussian": lambda model, device: GaussianFit("poisson"),
-    "gaussian-ls": lambda model, device: GaussianFit("least-squares"),
-    "otsu": lambda model, device: OtsuCentroid(),
-    "faster-rcnn": lambda model, device: FasterRCNN(model, device=device),
+@dataclass(frozen=True)
+class Network:
+    """A network and how it sees images, for the methods that have one.
+
+    Attributes:
+        model: a shipped model, or a file that training wrote.
+        device: where it works.
+        scale: pixels that it sees along one of the image; None chooses by pixel size.
+        tile_px: rows and columns of the tiles that large images are worked on in.
+    """
+
+    model: str = "all"
+    device: str = "cpu"
+    scale: float | None = None
+    tile_px: int = 1024
+
+    def columns(self) -> NetworkColumns:
+        """The localizer that reads its columns."""
+        return NetworkColumns(self.model, device=self.device, scale=self.scale, tile_px=self.tile_px)
+
+
+METHODS: Mapping[str, Callable[[Network], Localizer]] = {
+    "auto": lambda told: Automatic(told.model, told.device, told.scale, told.tile_px),
+    "scan-aware": lambda told: ScanAware(),
+    "scan-aware-network": lambda told: ScanAware(told.columns()),
+    "network": lambda told: told.columns(),
+    "network-otsu": lambda told: NetworkOtsu(told.model, device=told.device, scale=told.scale, tile_px=told.tile_px),
+    "gaussian": lambda told: GaussianFit("poisson"),
+    "gaussian-ls": lambda told: GaussianFit("least-squares"),
+    "otsu": lambda told: OtsuCentroid(),
+    "faster-rcnn": lambda told: FasterRCNN(told.model, device=told.device),
 }
-"""Localizers by name, from a model's name (empty for the shipped one) and a device."""
+"""Localizers by name, from a network that only some of them have."""
 
 
-def choose_method(name: str, model: str = "", device: str = "cpu") -> Localizer:
+def uses_network(name: str) -> bool:
+    """Whether a method has a network."""
+    return name in ("auto", "faster-rcnn") or "network" in name
+
+
+def choose_method(
+    name: str, model: str = "", device: str = "cpu", *, scale: float | None = None, tile_px: int = 1024
+) -> Localizer:
     """A localizer by its name.
 
     Args:
         name: one of `METHODS`.
         model: a shipped model, or a file that training wrote; only for methods with a network.
         device: where a network works.
+        scale: pixels that a network sees along one of the image; None chooses by pixel size.
+        tile_px: rows and columns of its tiles.
 
     Raises:
         MicrographError: no such method, or a model given to one without a network, or none to one that needs it.
     """
     if name not in METHODS:
         raise MicrographError(f"method {name!r}: expected one of {', '.join(METHODS)}")
-    networked = name in ("auto", "faster-rcnn") or "network" in name
-    if model and not networked:
+    if model and not uses_network(name):
         raise MicrographError(f"method {name} uses no network, so no model: try --method network")
     if name == "faster-rcnn" and not model:
         raise MicrographError("method faster-rcnn needs --model FILE: none is shipped")
-    return METHODS[name](model, device)
+    return METHODS[name](Network(model or "all", device, scale, tile_px))

@@ -13,11 +13,24 @@ from torch import Tensor
 from temimagenet.errors import ModelError
 from temimagenet.imaging.detector import without_spikes
 
-__all__ = ["PIXEL_RANGE_A", "Grid", "Levels", "choose_grid", "levels", "normalise", "to_image_unit", "to_network_unit"]
+__all__ = [
+    "PIXEL_RANGE_A",
+    "Grid",
+    "Levels",
+    "choose_grid",
+    "levels",
+    "normalise",
+    "scaled_grid",
+    "to_image_unit",
+    "to_network_unit",
+]
 
 PIXEL_RANGE_A = (0.085, 0.2)
 """Pixel sizes that the shipped networks take as they are. They saw 0.06 to 0.2 A, but noise that a filter or a zoom has
 smoothed over several fine pixels looks like columns."""
+
+_MOST_PIXELS = 2**27
+"""Pixels of a grid at most: 11,585 x 11,585."""
 
 _COMFORTABLE_A = 0.12
 """Finer images are binned until their pixels are about as large; coarser ones are interpolated to it."""
@@ -144,6 +157,32 @@ def choose_grid(shape: tuple[int, int], pixel_size_A: float, range_A: tuple[floa
         raise ModelError(f"pixel size {pixel_size_A:g} A: columns are not resolved; is it in angstrom?")
     step_px = _COMFORTABLE_A / pixel_size_A
     return Grid(step_px, _COMFORTABLE_A, (int(shape[0] / step_px), int(shape[1] / step_px)))
+
+
+def scaled_grid(shape: tuple[int, int], pixel_size_A: float, scale: float) -> Grid:
+    """The grid of an image that is enlarged or shrunk by a number, whatever its pixel size.
+
+    Args:
+        shape: rows and columns of the image.
+        pixel_size_A: its pixel size.
+        scale: pixels of the grid along a pixel of the image: 1 to 8, or one over a whole number up to 8 for bins.
+
+    Raises:
+        ModelError: a pixel size that is not positive, another scale, or a grid of fewer than 4 x 4 or too many pixels.
+    """
+    if not 0.0 < pixel_size_A < np.inf:
+        raise ModelError(f"pixel size {pixel_size_A} A: expected a positive length")
+    binned = round(1.0 / scale) if 0.0 < scale < 1.0 else 1
+    if not (1.0 <= scale <= 8.0 or (1 < binned <= 8 and abs(binned * scale - 1.0) < 1e-6)):
+        raise ModelError(f"scale {scale}: expected 1 to 8, or 1/2, 1/3 and so on to 1/8")
+    step_px = float(binned) if scale < 1.0 else 1.0 / scale
+    rows, columns = (int(count / step_px + 1e-9) for count in shape)
+    if min(rows, columns) < 4 or rows * columns > _MOST_PIXELS:
+        raise ModelError(
+            f"scale {scale:g} makes {rows} x {columns} pixels of the image: expected at least 4 x 4 and at most "
+            f"{_MOST_PIXELS // 2**20} million"
+        )
+    return Grid(step_px, step_px * pixel_size_A, (rows, columns))
 
 
 _SHARP = "noNoiseNoBackgroundSuperresolution"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from temimagenet.errors import ModelError
 from temimagenet.imaging.detector import check_image
 from temimagenet.models.columns import CELL, offered_columns, read_columns
 from temimagenet.models.faster_rcnn import ColumnRCNN
-from temimagenet.models.inputs import Grid, Levels, choose_grid, normalise, to_image_unit
+from temimagenet.models.inputs import Grid, Levels, choose_grid, normalise, scaled_grid, to_image_unit
 from temimagenet.models.unet import FINE_MAPS, AtomNet, UNet
-from temimagenet.models.zoo import TASKS, load_network
+from temimagenet.models.zoo import TASKS, load_network, written
+from temimagenet.progress import report
 
-__all__ = ["Model", "Prediction", "ToldColumns", "load_model"]
+__all__ = ["Model", "Prediction", "ToldColumns", "load_model", "recall_model"]
 
 _OVERLAP_PX = 128
 """Neighbouring tiles share so many pixels and are blended over them."""
@@ -85,6 +87,7 @@ class Model:
         pixel_size_A: float,
         maps: Sequence[str] | str | None = None,
         *,
+        scale: float | None = None,
         tile_px: int = 1024,
         device: torch.device | str = "cpu",
         least_chance: float = 0.4,
@@ -99,13 +102,15 @@ class Model:
             image: (rows, columns) intensities in any unit.
             pixel_size_A: pixel size.
             maps: labels, or tasks, to draw; the model's own unless given; () for the columns alone.
+            scale: pixels that the network sees along one of the image (`inputs.scaled_grid`), where the choice by pixel
+                size is not wanted.
             tile_px: rows and columns of a tile.
             device: where to work.
             least_chance: columns of a smaller chance are left out.
 
         Raises:
             LocalizeError: not an image that can be used (`check_image`).
-            ModelError: a map that the network does not draw, or a pixel size or tile out of range.
+            ModelError: a map that the network does not draw, or a pixel size, scale or tile out of range.
         """
         values = check_image(image, pixel_size_A)
         wanted = self.maps if maps is None else (maps,) if isinstance(maps, str) else tuple(maps)
@@ -117,15 +122,15 @@ class Model:
             raise ModelError(f"tiles of {tile_px} pixels: expected {_LEAST_TILE_PX} or more")
         if not isinstance(least_chance, int | float) or not 0.0 < least_chance <= 1.0:
             raise ModelError(f"least chance {least_chance}: expected above 0, at most 1")
-        grid = choose_grid((values.shape[0], values.shape[1]), pixel_size_A)
-        seen, scale = normalise(grid.resample(values))
-        drawn, raw = _run(self.network, seen, wanted, tile_px, check_device(device))
         shape = (values.shape[0], values.shape[1])
+        grid = choose_grid(shape, pixel_size_A) if scale is None else scaled_grid(shape, pixel_size_A, scale)
+        seen, unit = normalise(grid.resample(values))
+        drawn, raw = _run(self.network, seen, wanted, tile_px, check_device(device))
         restored = {
-            name: grid.restore(to_image_unit(name, torch.from_numpy(part), scale).numpy(), shape)
+            name: grid.restore(to_image_unit(name, torch.from_numpy(part), unit).numpy(), shape)
             for name, part in drawn.items()
         }
-        found = None if raw is None else _columns(raw, grid, scale, pixel_size_A, least_chance)
+        found = None if raw is None else _columns(raw, grid, unit, pixel_size_A, least_chance)
         return Prediction(restored, found, grid)
 
 
@@ -142,6 +147,21 @@ def load_model(name: str | Path = "all") -> Model:
     if isinstance(network, ColumnRCNN):
         raise ModelError(f"{name}: a Faster R-CNN draws no maps; temimagenet.localize.FasterRCNN finds columns by it")
     return Model(network, (TASKS[name],) if isinstance(name, str) and name in TASKS else network.maps, facts)
+
+
+@lru_cache(maxsize=4)
+def _loaded(name: str, written: int) -> Model:
+    """A model as its file was at a time."""
+    return load_model(name)
+
+
+def recall_model(name: str) -> Model:
+    """`load_model`, but loaded once, and again when its file was written anew.
+
+    Raises:
+        ModelError: there is none of that name, or the file is damaged.
+    """
+    return _loaded(name, written(name))
 
 
 def _columns(raw: NDArray[np.float32], grid: Grid, scale: Levels, pixel_size_A: float, least: float) -> ToldColumns:
@@ -169,8 +189,10 @@ def _run(
     best = np.full((-(-rows // CELL), -(-columns // CELL)), -1.0, dtype=np.float32)
     raw: NDArray[np.float32] | None = None
     step = max(CELL, network.multiple)
-    for top in _starts(rows, tile_px, step):
-        for left in _starts(columns, tile_px, step):
+    tops, lefts = _starts(rows, tile_px, step), _starts(columns, tile_px, step)
+    for down, top in enumerate(tops):
+        for across, left in enumerate(lefts):
+            report("network", down * len(lefts) + across, len(tops) * len(lefts))
             below, right = min(top + tile_px, rows), min(left + tile_px, columns)
             answer = _answer(network, seen[top:below, left:right], device)
             for name, n in fold.items():

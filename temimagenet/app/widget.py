@@ -1,0 +1,464 @@
+"""The dock in napari: shows a session, hands its verbs to a thread, and shows what comes back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
+from napari.qt.threading import create_worker
+from napari.viewer import Viewer
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from temimagenet.app import layers
+from temimagenet.app.figures import plot_intensities
+from temimagenet.app.panels import ColumnsPanel, ImagePanel, NetworkPanel, SavePanel
+from temimagenet.app.results import save_results
+from temimagenet.app.session import (
+    Session,
+    calibrate,
+    draw_maps,
+    edit_columns,
+    find_columns,
+    known_maps,
+    open_image,
+    refine_columns,
+    revert,
+    run,
+)
+from temimagenet.app.settings import Settings
+from temimagenet.app.store import SESSION_SUFFIX, is_session, load_session, save_session
+from temimagenet.errors import ModelError, TEMImageNetError
+from temimagenet.micrographs.read import SUFFIXES, list_signals
+from temimagenet.micrographs.units import parse_length
+from temimagenet.progress import watched
+
+__all__ = ["AtomsWidget"]
+
+_EDITS_MS = 60
+"""Edits are taken over when none came for so long: dragging tells of each step."""
+
+
+class _CancelledError(Exception):
+    """The user wants no more of it."""
+
+
+class AtomsWidget(QWidget):
+    """The dock "Atomic columns".
+
+    Args:
+        napari_viewer: the viewer that it belongs to.
+    """
+
+    progressed = Signal(str, int, int)
+    """What is done, parts of it done, and of how many; sent from the thread that works."""
+
+    done = Signal()
+    """A job has ended, in whatever way, and its result is shown."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.session: Session | None = None
+        self.folder: Path | None = None
+        self.busy = False
+        self._stop = threading.Event()
+        self._edits = QTimer(self)
+        self._edits.setSingleShot(True)
+        self._edits.setInterval(_EDITS_MS)
+        self._edits.timeout.connect(self.take_edits)
+        self.image, self.network, self.columns, self.saving = ImagePanel(), NetworkPanel(), ColumnsPanel(), SavePanel()
+        self.canvas = FigureCanvasQTAgg(plot_intensities(None))
+        self.tabs = QTabWidget()
+        first = QWidget()
+        stack = QVBoxLayout(first)
+        stack.setContentsMargins(0, 0, 0, 0)
+        stack.addWidget(self.image)
+        stack.addWidget(self.network)
+        stack.addStretch(1)
+        for page, name in ((first, "Image"), (self.columns, "Columns"), (self.canvas, "Intensities"),
+                           (self.saving, "Save")):  # fmt: skip
+            scroll = QScrollArea()
+            scroll.setWidgetResizable(True)
+            scroll.setWidget(page)
+            self.tabs.addTab(scroll, name)
+        self.run_button, self.cancel_button = QPushButton("Run: maps and columns"), QPushButton("Cancel")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(True)
+        self.status = QLabel("Open a micrograph, or drop its file here.")
+        self.status.setWordWrap(True)
+        self.status.setMinimumHeight(34)
+        row = QHBoxLayout()
+        row.addWidget(self.run_button, 1)
+        row.addWidget(self.cancel_button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.addWidget(self.tabs, 1)
+        layout.addLayout(row)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.status)
+        self.setMinimumWidth(360)
+        self.setAcceptDrops(True)
+        self._connect()
+        self._offer_maps()
+        self._enable()
+
+    def _connect(self) -> None:
+        """Tie controls to what they do."""
+        self.progressed.connect(self._show_progress)
+        self.image.open_button.clicked.connect(self._browse)
+        self.image.reopened.connect(self._reopen)
+        self.image.calibrated.connect(self._calibrate)
+        self.network.model.currentIndexChanged.connect(self._offer_maps)
+        self.network.draw_button.clicked.connect(lambda: self._start("drawing maps", draw_maps))
+        self.run_button.clicked.connect(self.run)
+        self.cancel_button.clicked.connect(self.cancel)
+        self.columns.find_button.clicked.connect(lambda: self._start("finding columns", find_columns))
+        self.columns.refine_button.clicked.connect(self.refine)
+        self.columns.add_button.clicked.connect(lambda on: self._mode("add" if on else "pan_zoom"))
+        self.columns.move_button.clicked.connect(lambda on: self._mode("select" if on else "pan_zoom"))
+        self.columns.delete_button.clicked.connect(self._delete)
+        self.columns.colour.currentIndexChanged.connect(self._recolour)
+        self.saving.save_button.clicked.connect(self._browse_folder)
+        self.saving.save_session_button.clicked.connect(self._browse_session)
+        self.saving.open_session_button.clicked.connect(self._browse)
+        self.saving.revert_button.clicked.connect(self._revert)
+
+    # What the controls say.
+
+    def settings(self) -> Settings:
+        """Settings as the controls stand.
+
+        Raises:
+            AppError: a value that cannot be.
+        """
+        network, columns = self.network, self.columns
+        return Settings(
+            model=network.model.currentData(), maps=network.chosen_maps(), device=network.device.currentText(),
+            scale=network.scale.currentText(), tile_px=network.tiles.value(), iterations=network.iterations.value(),
+            method=columns.method.currentData(), map=columns.map.currentData() or Settings.map,
+            disconnect=columns.disconnect_by.currentData(), level_px=columns.level.value(),
+            threshold=columns.threshold.value() / 100.0 if columns.set_threshold.isChecked() else None,
+        )  # fmt: skip
+
+    def _offer_maps(self) -> None:
+        """What the chosen model draws can be read by a threshold."""
+        try:
+            self.columns.offer_maps(known_maps(self.network.model.currentData()))
+        except ModelError as error:
+            self._tell(str(error), wrong=True)
+
+    # Opening.
+
+    def open(
+        self, path: str | Path, *, signal: int | None = None, frame: str | None = None,
+        pixel_size_A: float | None = None,
+    ) -> None:  # fmt: skip
+        """Open an image or a session, in the thread."""
+        file = Path(path)
+        if is_session(file):
+            self._work(f"opening {file.name}", lambda: load_session(file), self._take_session)
+        else:
+            self._work(
+                f"opening {file.name}",
+                lambda: open_image(file, signal=signal, frame=frame, pixel_size_A=pixel_size_A),
+                self._take_image,
+            )
+
+    def _browse(self) -> None:
+        """Ask for a file."""
+        images = " ".join(f"*{suffix}" for suffix in SUFFIXES)
+        name, _ = QFileDialog.getOpenFileName(
+            self, "Open", "", f"Micrographs and sessions ({images} *{SESSION_SUFFIX});;All files (*)"
+        )
+        if name:
+            self.open(name)
+
+    def _reopen(self, signal: int, frame: str) -> None:
+        """Another signal or frame of the same file."""
+        if self.session is not None:
+            told = self.session.opened
+            self.open(told.path, signal=signal, frame=frame or None, pixel_size_A=told.pixel_size_A)
+
+    def _calibrate(self, text: str) -> None:
+        """A pixel size that was entered."""
+        if self.session is None or not text or self.busy:
+            return
+        try:
+            size = parse_length(text)
+            known = self.session.micrograph.pixel_size_A
+            # The text is rounded.
+            if known is None or abs(size / known - 1.0) > 1e-4:
+                self._take_image(calibrate(self.session, size))
+        except TEMImageNetError as error:
+            self._tell(str(error), wrong=True)
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Files may be dropped."""
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Open the first file that is dropped."""
+        files = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
+        if files and not self.busy:
+            self.open(files[0])
+
+    def _take_image(self, session: Session) -> None:
+        """Show a session from its image on."""
+        self.session = session
+        self.image.show_session(session, list_signals(session.opened.path))
+        layers.show_image(self.viewer, session)
+        self._show_results(session)
+        rows, cols = session.micrograph.image.shape
+        self._tell(f"{session.micrograph.path.name}: {rows} x {cols} pixels")
+
+    def _take_session(self, session: Session) -> None:
+        """Show a session that was saved, with its settings."""
+        self.network.show_settings(session.settings)
+        self._offer_maps()
+        self.columns.show_settings(session.settings)
+        self._take_image(session)
+        self._tell(f"session taken up: {session.steps[-1]}" if session.steps else "session taken up")
+
+    # Working.
+
+    def run(self) -> None:
+        """Draw the maps and find the columns; then save, if that is wanted."""
+        self._start("running", run, automatic=True)
+
+    def refine(self) -> None:
+        """Fit from the points as they are."""
+        how = self.columns.refinement.currentData()
+        session = self.take_edits()
+        if session is not None:
+            self._work("refining", lambda: refine_columns(session, how), self._take_results)
+
+    def _start(self, what: str, verb: Callable[[Session, Settings], Session], *, automatic: bool = False) -> None:
+        """Do something with the session and the settings."""
+        session = self.take_edits()
+        if session is None:
+            self._tell("Open a micrograph first.", wrong=True)
+            return
+        try:
+            settings = self.settings()
+        except TEMImageNetError as error:
+            self._tell(str(error), wrong=True)
+            return
+        take = self._take_and_save if automatic and self.saving.automatic.isChecked() else self._take_results
+        self._work(what, lambda: verb(session, settings), take)
+
+    def cancel(self) -> None:
+        """End the job between two of its parts."""
+        if self.busy:
+            self._stop.set()
+            self._tell("cancelling after this part…")
+
+    def _work(self, what: str, job: Callable[[], Session], take: Callable[[Session], None]) -> None:
+        """Do a job in a thread, then take what it gives."""
+        if self.busy:
+            return
+        self.busy = True
+        self._stop.clear()
+        self._tell(f"{what}…")
+        self._enable()
+
+        def watcher(part: str, done: int, total: int) -> None:
+            if self._stop.is_set():
+                raise _CancelledError
+            self.progressed.emit(part, done, total)
+
+        def work() -> Session:
+            with watched(watcher):
+                return job()
+
+        def returned(session: Session) -> None:
+            self.busy = False
+            try:
+                take(session)
+            except TEMImageNetError as error:
+                self._tell(str(error), wrong=True)
+            self._enable()
+            self.done.emit()
+
+        def errored(error: BaseException) -> None:
+            self.busy = False
+            self._enable()
+            if isinstance(error, _CancelledError):
+                self._tell("cancelled; nothing changed")
+            elif isinstance(error, TEMImageNetError):
+                self._tell(str(error), wrong=True)
+            elif isinstance(error, MemoryError):
+                self._tell("not enough memory: crop or bin the image, or take smaller tiles", wrong=True)
+            else:
+                self._tell(f"unexpected {type(error).__name__}: {error} (please report it)", wrong=True)
+            self.done.emit()
+
+        create_worker(work, _connect={"returned": returned, "errored": errored})
+
+    def _take_results(self, session: Session) -> None:
+        """Show maps and columns of a session whose image is shown."""
+        self.session = session
+        self._show_results(session)
+        self._tell(session.steps[-1])
+
+    def _take_and_save(self, session: Session) -> None:
+        """The same, and save it."""
+        self._take_results(session)
+        self.save(self.folder or session.opened.path.parent / "results")
+
+    def _show_results(self, session: Session) -> None:
+        """Layers of maps and columns, count and histogram."""
+        layers.show_maps(self.viewer, session)
+        layer = layers.show_columns(self.viewer, session, self.columns.colour.currentData())
+        layer.events.data.connect(lambda _: self._edits.start())
+        layer.events.mode.connect(self._show_mode)
+        self.viewer.layers.selection.active = layer
+        self._show_mode()
+        self._show_numbers()
+
+    def _show_numbers(self) -> None:
+        """Count of columns and histogram of intensities."""
+        columns = None if self.session is None else self.session.columns
+        if columns is None or not len(columns):
+            self.columns.count.setText("no columns; place them by hand, or find them")
+        else:
+            unmeasured = int((columns.intensity != columns.intensity).sum())
+            told = f"{len(columns)} columns, {int((~columns.sound).sum())} flagged"
+            self.columns.count.setText(f"{told}, {unmeasured} to be refined" if unmeasured else told)
+        self.canvas.figure.clear()
+        plot_intensities(columns, self.canvas.figure.subplots())
+        self.canvas.draw_idle()
+
+    # Editing.
+
+    def take_edits(self) -> Session | None:
+        """Take over what was edited in the layer of points, and give the session."""
+        layer = layers.points_layer(self.viewer)
+        if self.session is None or layer is None or self.busy:
+            return self.session
+        try:
+            edited = edit_columns(self.session, layers.points_xy(layer))
+        except TEMImageNetError as error:
+            self._tell(str(error), wrong=True)
+            return self.session
+        if edited is not self.session:
+            self.session = edited
+            self._show_numbers()
+            self._tell(edited.steps[-1])
+        return self.session
+
+    def _mode(self, mode: str) -> None:
+        """Add points, or select and drag them, with the pointer."""
+        layer = layers.points_layer(self.viewer)
+        if layer is not None:
+            self.viewer.layers.selection.active = layer
+            layer.mode = mode
+        self._show_mode()
+
+    def _show_mode(self, event: Any = None) -> None:
+        """Buttons show what the pointer does, however that was chosen."""
+        layer = layers.points_layer(self.viewer)
+        mode = "pan_zoom" if layer is None else str(layer.mode)
+        self.columns.add_button.setChecked(mode == "add")
+        self.columns.move_button.setChecked(mode == "select")
+
+    def _delete(self) -> None:
+        """Take the selected points away."""
+        layer = layers.points_layer(self.viewer)
+        if layer is not None and not self.busy:
+            layer.remove_selected()
+
+    def _recolour(self) -> None:
+        """Colour the points by something else."""
+        session, layer = self.take_edits(), layers.points_layer(self.viewer)
+        if session is not None and session.columns is not None and layer is not None:
+            self._show_results(session)
+
+    # Saving.
+
+    def save(self, folder: str | Path) -> None:
+        """Write the results that are ticked into a folder."""
+        session = self.take_edits()
+        if session is None:
+            return
+        try:
+            kinds, formats = self.saving.chosen()
+            files = save_results(session, folder, kinds, formats)
+        except TEMImageNetError as error:
+            self._tell(str(error), wrong=True)
+            return
+        self.folder = Path(folder)
+        self._tell(f"{len(files)} files in {folder}")
+
+    def save_session(self, path: str | Path) -> None:
+        """Write the session."""
+        session = self.take_edits()
+        if session is None:
+            return
+        try:
+            self._tell(f"session in {save_session(session, path)}")
+        except TEMImageNetError as error:
+            self._tell(str(error), wrong=True)
+
+    def _browse_folder(self) -> None:
+        """Ask where to save the results."""
+        name = QFileDialog.getExistingDirectory(self, "Save results in", str(self.folder or ""))
+        if name:
+            self.save(name)
+
+    def _browse_session(self) -> None:
+        """Ask where to save the session."""
+        usual = "" if self.session is None else str(self.session.opened.path.with_suffix(SESSION_SUFFIX))
+        name, _ = QFileDialog.getSaveFileName(self, "Save session", usual, f"Sessions (*{SESSION_SUFFIX})")
+        if name:
+            self.save_session(name)
+
+    def _revert(self) -> None:
+        """Show the image alone."""
+        if self.session is not None and not self.busy:
+            self._take_results(revert(self.session))
+
+    # Telling.
+
+    def _enable(self) -> None:
+        """Controls that can be used now."""
+        here = self.session is not None
+        for part in (self.image, self.network, self.columns, self.saving):
+            part.setEnabled(not self.busy)
+        self.run_button.setEnabled(here and not self.busy)
+        for button in (self.network.draw_button, self.columns.find_button, self.columns.refine_button,
+                       self.saving.save_button, self.saving.save_session_button):  # fmt: skip
+            button.setEnabled(here and not self.busy)
+        self.cancel_button.setEnabled(self.busy)
+        self.bar.setRange(0, 0 if self.busy else 1)
+        self.bar.setFormat("")
+        layer = layers.points_layer(self.viewer)
+        if layer is not None:
+            layer.editable = not self.busy
+
+    def _show_progress(self, part: str, done: int, total: int) -> None:
+        """The bar; one part alone has no share to show."""
+        if self.busy:
+            self.bar.setRange(0, total if total > 1 else 0)
+            self.bar.setValue(done)
+            self.bar.setFormat(f"{part}: %v of %m" if total > 1 else part)
+
+    def _tell(self, text: str, *, wrong: bool = False) -> None:
+        """The line at the bottom."""
+        self.status.setText(text)
+        self.status.setStyleSheet("color: #ff7b72" if wrong else "")
