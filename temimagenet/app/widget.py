@@ -223,7 +223,8 @@ class AtomsWidget(QWidget):
         self.session = session
         self.image.show_session(session, list_signals(session.opened.path))
         layers.show_image(self.viewer, session)
-        self._show_results(session)
+        layers.show_maps(self.viewer, session)
+        self._show_points(session)
         rows, cols = session.micrograph.image.shape
         self._tell(f"{session.micrograph.path.name}: {rows} x {cols} pixels")
 
@@ -311,9 +312,11 @@ class AtomsWidget(QWidget):
         create_worker(work, _connect={"returned": returned, "errored": errored})
 
     def _take_results(self, session: Session) -> None:
-        """Show maps and columns of a session whose image is shown."""
-        self.session = session
-        self._show_results(session)
+        """Show maps and columns of a session whose image is shown; maps that are shown already stay as they are."""
+        before, self.session = self.session, session
+        if before is None or session.maps is not before.maps:
+            layers.show_maps(self.viewer, session)
+        self._show_points(session)
         self._tell(session.steps[-1])
 
     def _take_and_save(self, session: Session) -> None:
@@ -321,9 +324,8 @@ class AtomsWidget(QWidget):
         self._take_results(session)
         self.save(self.folder or session.opened.path.parent / "results")
 
-    def _show_results(self, session: Session) -> None:
-        """Layers of maps and columns, count and histogram."""
-        layers.show_maps(self.viewer, session)
+    def _show_points(self, session: Session) -> None:
+        """The layer of columns, their count and histogram."""
         layer = layers.show_columns(self.viewer, session, self.columns.colour.currentData())
         layer.events.data.connect(lambda _: self._edits.start())
         layer.events.mode.connect(self._show_mode)
@@ -385,9 +387,9 @@ class AtomsWidget(QWidget):
 
     def _recolour(self) -> None:
         """Colour the points by something else."""
-        session, layer = self.take_edits(), layers.points_layer(self.viewer)
-        if session is not None and session.columns is not None and layer is not None:
-            self._show_results(session)
+        session = self.take_edits()
+        if session is not None and not self.busy:
+            self._show_points(session)
 
     # Saving.
 

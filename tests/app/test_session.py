@@ -350,3 +350,14 @@ def test_nothing_of_the_window_is_needed():
         "sys.exit(any(name in sys.modules for name in ('napari', 'qtpy', 'PySide6')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_the_script_of_the_page_runs(image, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "site" / "docs" / "app.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0].replace('"my.dm4"', f"{str(image)!r}, pixel_size_A={SIZE}")
+    names = {}
+    exec(compile(code, "app.md", "exec"), names)
+    assert (tmp_path / "my.session.h5").is_file()
+    assert (tmp_path / "results" / "spots_columns.mat").is_file()
+    assert matched(names["session"].columns).max() < 0.5
