@@ -365,8 +365,7 @@ def edit_columns(session: Session, xy_px: Float[NDArray[np.floating], "N 2"]) ->
 def _on(session: Session, xy_px: Float[NDArray[np.float64], "N 2"]) -> NDArray[np.bool_]:
     """(N,) which positions lie on the image."""
     rows, cols = session.micrograph.image.shape
-    inside: NDArray[np.bool_] = ((xy_px >= -0.5) & (xy_px <= np.array([cols, rows]) - 0.5)).all(axis=1)
-    return inside
+    return np.asarray(np.all((xy_px >= -0.5) & (xy_px <= np.array([cols, rows]) - 0.5), axis=1))
 
 
 def refine_columns(session: Session, how: Refinement) -> Session:

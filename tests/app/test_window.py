@@ -276,6 +276,26 @@ def test_napari_knows_the_plugin(viewer):
     viewer.window.remove_dock_widget(dock)
 
 
+def test_the_command_opens_a_file_in_a_window(display, image, monkeypatch):
+    import napari
+    from typer.testing import CliRunner
+
+    from temimagenet.cli import app
+
+    shown = []
+
+    def run():
+        window = napari.current_viewer()
+        wait(lambda: "columns" in window.layers)
+        shown.extend([window.title, *(layer.name for layer in window.layers), *window.layers[0].scale])
+        window.close()
+
+    monkeypatch.setattr(napari, "run", run)
+    result = CliRunner().invoke(app, ["app", str(image), "--pixel-size", "10pm", "--frame", "1"])
+    assert result.exit_code == 0, result.output
+    assert shown == ["TEMImageNet", "spots.npy", "columns", pytest.approx(0.01), pytest.approx(0.01)]
+
+
 def test_without_a_display_or_a_file_the_command_says_so(monkeypatch, tmp_path):
     from temimagenet.app.launch import launch
     from temimagenet.errors import AppError
