@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from napari.qt.threading import create_worker
@@ -44,10 +44,13 @@ from temimagenet.app.settings import Settings
 from temimagenet.app.store import SESSION_SUFFIX, is_session, load_session, save_session
 from temimagenet.errors import ModelError, TEMImageNetError
 from temimagenet.micrographs.read import SUFFIXES, list_signals
+from temimagenet.micrographs.read import Signal as ImageSignal
 from temimagenet.micrographs.units import parse_length
 from temimagenet.progress import watched
 
 __all__ = ["AtomsWidget"]
+
+T = TypeVar("T")
 
 _EDITS_MS = 60
 """Edits are taken over when none came for so long: dragging tells of each step."""
@@ -67,13 +70,11 @@ class AtomsWidget(QWidget):
     progressed = Signal(str, int, int)
     """What is done, parts of it done, and of how many; sent from the thread that works."""
 
-    done = Signal()
-    """A job has ended, in whatever way, and its result is shown."""
-
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.viewer = napari_viewer
         self.session: Session | None = None
+        self.signals: list[ImageSignal] = []
         self.folder: Path | None = None
         self.busy = False
         self._stop = threading.Event()
@@ -220,8 +221,8 @@ class AtomsWidget(QWidget):
 
     def _take_image(self, session: Session) -> None:
         """Show a session from its image on."""
-        self.session = session
-        self.image.show_session(session, list_signals(session.opened.path))
+        self.session, self.signals = session, list_signals(session.opened.path)
+        self.image.show_session(session, self.signals)
         layers.show_image(self.viewer, session)
         layers.show_maps(self.viewer, session)
         self._show_points(session)
@@ -269,7 +270,7 @@ class AtomsWidget(QWidget):
             self._stop.set()
             self._tell("cancelling after this part…")
 
-    def _work(self, what: str, job: Callable[[], Session], take: Callable[[Session], None]) -> None:
+    def _work(self, what: str, job: Callable[[], T], take: Callable[[T], None]) -> None:
         """Do a job in a thread, then take what it gives."""
         if self.busy:
             return
@@ -283,18 +284,17 @@ class AtomsWidget(QWidget):
                 raise _CancelledError
             self.progressed.emit(part, done, total)
 
-        def work() -> Session:
+        def work() -> T:
             with watched(watcher):
                 return job()
 
-        def returned(session: Session) -> None:
+        def returned(result: T) -> None:
             self.busy = False
             try:
-                take(session)
+                take(result)
             except TEMImageNetError as error:
                 self._tell(str(error), wrong=True)
             self._enable()
-            self.done.emit()
 
         def errored(error: BaseException) -> None:
             self.busy = False
@@ -307,7 +307,9 @@ class AtomsWidget(QWidget):
                 self._tell("not enough memory: crop or bin the image, or take smaller tiles", wrong=True)
             else:
                 self._tell(f"unexpected {type(error).__name__}: {error} (please report it)", wrong=True)
-            self.done.emit()
+            if self.session is not None:
+                # A signal or frame that could not be opened is no longer chosen.
+                self.image.show_session(self.session, self.signals)
 
         create_worker(work, _connect={"returned": returned, "errored": errored})
 
@@ -398,24 +400,21 @@ class AtomsWidget(QWidget):
         session = self.take_edits()
         if session is None:
             return
-        try:
-            kinds, formats = self.saving.chosen()
-            files = save_results(session, folder, kinds, formats)
-        except TEMImageNetError as error:
-            self._tell(str(error), wrong=True)
-            return
         self.folder = Path(folder)
-        self._tell(f"{len(files)} files in {folder}")
+        kinds, formats = self.saving.chosen()
+        self._work(
+            "saving",
+            lambda: save_results(session, folder, kinds, formats),
+            lambda files: self._tell(f"{len(files)} files in {folder}"),
+        )
 
     def save_session(self, path: str | Path) -> None:
         """Write the session."""
         session = self.take_edits()
-        if session is None:
-            return
-        try:
-            self._tell(f"session in {save_session(session, path)}")
-        except TEMImageNetError as error:
-            self._tell(str(error), wrong=True)
+        if session is not None:
+            self._work(
+                "saving", lambda: save_session(session, path), lambda file: self._tell(f"session in {file}")
+            )  # fmt: skip
 
     def _browse_folder(self) -> None:
         """Ask where to save the results."""

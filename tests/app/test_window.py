@@ -163,10 +163,13 @@ def test_from_a_file_to_a_session_and_back(widget, image, tmp_path):
     assert widget.canvas.figure.axes[0].patches
     # Save.
     widget.save(tmp_path / "out")
+    wait(lambda: not widget.busy)
     assert {"spots_maps.mat", "spots_columns.csv", "spots_columns.png", "spots_gaussianMask.tif"} <= {
         file.name for file in (tmp_path / "out").iterdir()
     }
     widget.save_session(tmp_path / "mine")
+    wait(lambda: not widget.busy)
+    assert "mine.session.h5" in widget.status.text()
     # Reload, into a dock that was set otherwise.
     widget.saving.revert_button.click()
     assert len(points(widget).data) == 0
