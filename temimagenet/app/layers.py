@@ -71,7 +71,7 @@ def show_image(viewer: Viewer, session: Session) -> None:
     viewer.add_image(
         image, name=session.micrograph.path.name, contrast_limits=limits, metadata={_ROLE: "image"}, **_placed(session)
     )  # fmt: skip
-    viewer.scale_bar.visible = True
+    viewer.canvas.overlays.scale_bar.visible = True
     viewer.reset_view()
 
 

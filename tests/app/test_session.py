@@ -360,4 +360,6 @@ def test_the_script_of_the_page_runs(image, tmp_path, monkeypatch):
     exec(compile(code, "app.md", "exec"), names)
     assert (tmp_path / "my.session.h5").is_file()
     assert (tmp_path / "results" / "spots_columns.mat").is_file()
-    assert matched(names["session"].columns).max() < 0.5
+    # Flagged ones, cut by the edge, were dropped.
+    assert 12 <= len(names["session"].columns) < len(SPOTS)
+    assert np.median(matched(names["session"].columns)) < 0.1
