@@ -362,6 +362,8 @@ class AtomsWidget(QWidget):
             return self.session
         if edited is not self.session:
             self.session = edited
+            if edited.columns is not None and len(edited.columns) == len(layer.data):
+                layers.colour_points(layer, edited.columns, self.columns.colour.currentData())
             self._show_numbers()
             self._tell(edited.steps[-1])
         return self.session

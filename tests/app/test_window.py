@@ -151,6 +151,8 @@ def test_from_a_file_to_a_session_and_back(widget, image, tmp_path):
     wait(lambda: len(widget.session.columns) == len(SPOTS) and "by hand" in widget.session.steps[-1])
     assert np.isnan(widget.session.columns.intensity).sum() == 2
     assert "2 to be refined" in widget.columns.count.text()
+    yellow = (layer.border_color[:, :2] > 0.8).all(axis=1)
+    assert np.flatnonzero(yellow).tolist() == [0, len(SPOTS) - 1]
     # Refine.
     widget.columns.refinement.setCurrentIndex(widget.columns.refinement.findData("gaussian"))
     widget.columns.refine_button.click()
