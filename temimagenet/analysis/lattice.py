@@ -14,7 +14,6 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.spatial import KDTree
 
 from temimagenet.analysis.classes import CLASS_COLOURS
-from temimagenet.errors import LocalizeError
 from temimagenet.localize.protocol import FoundColumns
 from temimagenet.precision.lattice import lattice_pairs, lattice_precision
 
