@@ -117,18 +117,18 @@ def render_film(film: Film, seed: int = 0) -> FilmImage:
         sites.append(np.broadcast_to(((parts - np.rint(parts)) @ crystal.cell_A) @ turn, (len(own), 2)))
         numbers.append(np.full(len(own), number))
         of.append(own)
-    owner, number = np.concatenate(of), np.concatenate(numbers)
+    owner, kept = np.concatenate(of), np.concatenate(numbers)
     foreign = moved & (rng.random(len(centre)) < film.foreign_share)
     placed = centre.copy()
     placed[moved] = middle + (centre[moved] - middle) @ np.array(film.gradient).T
-    element = crystal.numbers[number].copy()
+    element = crystal.numbers[kept].copy()
     changed = foreign[owner] & (element == heaviest)
     element[changed] = film.foreign
     kind = kinds[column].astype("<U12")
     kind[np.unique(owner[changed])] = chemical_symbols[film.foreign]
     specimen = Specimen(
-        crystal.name, None, placed[owner] + np.concatenate(sites), element, crystal.atoms[number],
-        crystal.u_A[number], np.unique(owner, return_inverse=True)[1].astype(np.int64),
+        crystal.name, None, placed[owner] + np.concatenate(sites), element, crystal.atoms[kept],
+        crystal.u_A[kept], np.unique(owner, return_inverse=True)[1].astype(np.int64),
     )  # fmt: skip
     upright = replace(scan, rotation_deg=0.0)
     part, own_scan = window(specimen, upright, _MARGIN_A)

@@ -175,11 +175,11 @@ def fit_lattice(columns: FoundColumns) -> FittedLattice:
         apart = xy - design @ solution
         spread = 1.4826 * np.median(np.abs(apart[used]), axis=0) + 1e-6 * np.linalg.norm(vectors[0])
         used = known & (np.abs(apart) <= _OUTLIER * spread).all(axis=1)
-    vectors, origins = solution[-2:], solution[:-2]
+    fitted, origins = solution[-2:].astype(np.float64), solution[:-2].astype(np.float64)
     inverse = np.linalg.pinv(design[used].T @ design[used])
     free = max(int(used.sum()) - len(solution), 1)
     sigma = np.sqrt(np.outer(np.diag(inverse)[-2:], (apart[used] ** 2).sum(axis=0) / free))
-    position = (origins - origins[0]) @ np.linalg.inv(vectors)
+    position = (origins - origins[0]) @ np.linalg.inv(fitted)
     whole = np.floor(position + 1e-6)
     cell[known] += whole[site[known]].astype(np.int64)
     all_site = np.full(len(columns), -1, dtype=np.int64)
@@ -187,7 +187,7 @@ def fit_lattice(columns: FoundColumns) -> FittedLattice:
     displacement = np.full((len(columns), 2), np.nan)
     all_site[sound], all_cell[sound[known]], displacement[sound[known]] = site, cell[known], apart[known]
     return FittedLattice(
-        origins[0], vectors, sigma, position - whole, np.array(brightness)[order], all_site, all_cell, displacement,
+        origins[0], fitted, sigma, position - whole, np.array(brightness)[order], all_site, all_cell, displacement,
         columns.xy_px, columns.pixel_size_A,
     )  # fmt: skip
 

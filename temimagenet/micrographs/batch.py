@@ -72,7 +72,7 @@ _SHOWN = (
 )  # fmt: skip
 """What the summary's table shows of each image, as far as it is told."""
 
-_HEADS = {"standard_error_pm": "error (pm)", "nearest_pm": "nearest (pm)"}
+_HEADS = {"standard_error_pm": "error (pm)", "sublattices": "sites", "nearest_pm": "nearest"}
 
 Job = Callable[[Micrograph], Done]
 

@@ -67,7 +67,7 @@ def to_atomap(columns: FoundColumns, image: Float[NDArray[np.floating], "rows co
         MicrographError: atomap is not installed.
     """
     try:
-        from atomap.sublattice import Sublattice
+        from atomap.api import Sublattice
     except ImportError as error:
         raise MicrographError("atomap is not installed: pip install atomap") from error
     made = Sublattice(columns.xy_px, np.asarray(image), name=name, pixel_size=0.1 * columns.pixel_size_A, units="nm")

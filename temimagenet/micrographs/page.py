@@ -229,9 +229,9 @@ def _classes(columns: FoundColumns) -> str:
         for number in range(len(classes))
     }
     return (
-        f"<p>A mixture of normal distributions, each column seen through its own standard error; {len(classes)} of 1 to "
-        f"{len(classes.bic)} classes have the least Bayesian information criterion. About {100 * classes.confused:.2g} % "
-        "of the columns are expected in a wrong class.</p>"
+        f"<p>A mixture of normal distributions, each column seen through its own standard error; of 1 to "
+        f"{len(classes.bic)} classes {len(classes)} have the least Bayesian information criterion. About "
+        f"{100 * classes.confused:.2g} % of the columns are expected in a wrong class.</p>"
         + _table(told)
         + f'<div class="wide">{_plot(classes.plot(), "Columns by class.")}</div>'
     )

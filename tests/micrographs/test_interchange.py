@@ -1,5 +1,6 @@
 """Objects of HyperSpy and atomap: read by what they look like, and by the packages themselves where installed."""
 
+import sys
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -91,7 +92,7 @@ def test_a_sublattice_of_atomap():
 
 
 def test_atomap_that_is_not_installed_is_told(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "atomap.sublattice", None)
+    monkeypatch.setitem(sys.modules, "atomap.api", None)
     with pytest.raises(MicrographError, match="pip install atomap"):
         to_atomap(columns(), np.ones((20, 20)))
 
@@ -145,4 +146,4 @@ def test_atomap_finds_the_same_sublattices():
         assert len(away) > 280
         assert away.max() < 0.2
         assert (lattice.site[nearest] == site).all()
-        np.testing.assert_allclose(np.median(found.intensity[edge]), np.median(ours.intensity[nearest]), rtol=0.05)
+        np.testing.assert_allclose(np.median(found.intensity[edge]), np.median(ours.intensity[nearest]), rtol=0.1)
