@@ -68,8 +68,8 @@ def stage_docs(source: Path, folder: Path) -> Path:
             (place.parent / name).parent.mkdir(exist_ok=True)
             (place.parent / name).write_bytes(picture)
         told = (
-            f"!!! note\n    The notebook is `site/docs/notebooks/{file.name}` of a checkout; its values of the first cell "
-            "may be changed.\n"
+            f"!!! note\n    The notebook is `site/docs/notebooks/{file.name}` of a checkout; the values of its first "
+            "cell are yours to change.\n"
         )
         title, _, rest = text.lstrip().partition("\n")
         place.write_text(f"{title}\n\n{told}{rest}", encoding="utf-8")
