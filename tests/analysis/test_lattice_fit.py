@@ -64,12 +64,12 @@ def test_errors_of_lattice_vectors_are_those_of_repeated_measurements():
     xy, _ = crystal(SITES[:1])
     rng = np.random.default_rng(4)
     vectors, told = [], []
-    for _ in range(30):
+    for _ in range(16):
         lattice = fit_lattice(found(xy + 0.4 * rng.standard_normal(xy.shape)))
         vectors.append(lattice.vectors_px)
         told.append(lattice.vectors_sigma_px)
-    # 30 draws know a standard deviation to 13 %.
-    np.testing.assert_allclose(np.mean(told, axis=0), np.std(vectors, axis=0), rtol=0.4)
+    # 16 draws know a standard deviation to 18 %.
+    np.testing.assert_allclose(np.mean(told, axis=0), np.std(vectors, axis=0), rtol=0.5)
 
 
 def test_what_is_no_site_of_the_lattice_is_left_out():
