@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.spatial import KDTree
 
 from temimagenet.analysis.classes import CLASS_COLOURS
+from temimagenet.errors import LocalizeError
 from temimagenet.localize.protocol import FoundColumns
 from temimagenet.precision.lattice import lattice_pairs, lattice_precision
 
@@ -30,6 +31,10 @@ _LEAST_SHARE = 0.1
 
 _OUTLIER = 6.0
 """Columns farther from their place than this many standard deviations (of the median kind) do not shape the lattice."""
+
+
+_FAR = 0.35
+"""Where half of the columns lie farther from their places, in nearest distances, there is no one lattice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +160,7 @@ def fit_lattice(columns: FoundColumns) -> FittedLattice:
         columns: what a localizer found; flagged columns are left out.
 
     Raises:
-        LocalizeError: too few sound columns, or no lattice.
+        LocalizeError: too few sound columns, no lattice, or several grains.
     """
     sound = np.flatnonzero(columns.sound & np.isfinite(columns.xy_px).all(axis=1))
     kept = columns.select(sound)
@@ -175,6 +180,13 @@ def fit_lattice(columns: FoundColumns) -> FittedLattice:
         apart = xy - design @ solution
         spread = 1.4826 * np.median(np.abs(apart[used]), axis=0) + 1e-6 * np.linalg.norm(vectors[0])
         used = known & (np.abs(apart) <= _OUTLIER * spread).all(axis=1)
+    off = float(np.median(np.linalg.norm(apart[known], axis=1)))
+    nearest = float(np.median(np.asarray(KDTree(xy).query(xy, k=2)[0])[:, 1]))
+    if off > _FAR * nearest:
+        raise LocalizeError(
+            f"no one lattice: half of the columns lie {off:.1f} px and more from where it would have them; an image of "
+            "one grain is expected, crop it"
+        )
     fitted, origins = solution[-2:].astype(np.float64), solution[:-2].astype(np.float64)
     inverse = np.linalg.pinv(design[used].T @ design[used])
     free = max(int(used.sum()) - len(solution), 1)

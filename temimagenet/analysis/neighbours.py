@@ -52,11 +52,11 @@ class Neighbours:
         chosen = self.enclosed if self.enclosed.any() else np.isfinite(self.distance_pm).all(axis=1)
         shown = self.distance_pm[chosen]
         first = shown[:, 0]
-        bins = np.histogram_bin_edges(shown.ravel(), bins=60) if len(shown) else 10
-        distances.hist(shown.ravel(), bins=bins, color="0.8", label=f"{shown.shape[1]} nearest")
+        bins = list(np.histogram_bin_edges(shown.ravel(), bins=60))
+        if shown.shape[1] > 1:
+            distances.hist(shown.ravel(), bins=bins, color="0.8", label=f"{shown.shape[1]} nearest")
         distances.hist(first, bins=bins, color="#21618c", label="nearest")
-        middle = float(np.median(first)) if len(first) else np.nan
-        distances.set_title(f"nearest: median {middle:.1f} pm, standard deviation {first.std():.1f} pm")
+        distances.set_title(f"nearest: median {np.median(first):.1f} pm, standard deviation {first.std():.1f} pm")
         distances.set_xlabel("distance / pm")
         distances.set_ylabel("pairs")
         distances.legend(frameon=False)

@@ -144,6 +144,15 @@ def test_cobalt_and_oxygen_of_a_rendered_oxide_are_told_apart():
     assert lattice.lengths_pm[0] == pytest.approx(281.6 * np.sqrt(0.75), abs=0.5)
 
 
+def test_two_grains_are_no_one_lattice():
+    xy, _ = crystal(SITES[:1])
+    turn = np.radians(12.0)
+    turned = (xy - 200.0) @ [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]] + 200.0
+    both = np.concatenate([xy[xy[:, 0] < 195.0], turned[turned[:, 0] > 205.0]])
+    with pytest.raises(LocalizeError, match="no one lattice|no lattice"):
+        fit_lattice(found(both))
+
+
 def test_what_has_no_lattice_is_told():
     with pytest.raises(LocalizeError, match="no lattice"):
         fit_lattice(found(np.random.default_rng(0).uniform(0.0, 400.0, (200, 2))))
