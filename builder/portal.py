@@ -327,7 +327,7 @@ def _docs(out: Path) -> None:
 def _mkdocs(config: Path, out: Path) -> None:
     """Run mkdocs with a configuration."""
     command = [
-        sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--config-file", str(config), "--site-dir",
+        sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(config), "--site-dir",
         str(out.resolve()),
     ]  # fmt: skip
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
