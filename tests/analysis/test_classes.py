@@ -23,7 +23,7 @@ def drawn(count, errors, seed=0, means=MEANS, spreads=SPREADS, shares=SHARES):
 
 @pytest.mark.parametrize("errors", [0.0, 6.0])
 def test_known_classes_come_back(errors):
-    columns, truth = drawn(500, errors)
+    columns, truth = drawn(900, errors)
     classes = intensity_classes(columns)
     assert len(classes) == 3
     np.testing.assert_allclose(classes.mean, MEANS, atol=4.0 * classes.mean_sigma.max())
