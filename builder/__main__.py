@@ -14,6 +14,8 @@ from rich.table import Table
 from builder.atlas import compute_atlas
 from builder.compare import draw_comparison
 from builder.convergence import convergence_table
+from builder.notebooks import execute_notebook
+from builder.pictures import draw_pictures
 from builder.portal import CHECKOUT, build_leaderboard, build_portal
 from builder.render import estimate, render_library
 from builder.serve import serve as serve_folder
@@ -118,6 +120,23 @@ def compare(
     """Redraw the documentation's comparison of both engines from the shipped atlas."""
     for file in draw_comparison(folder):
         console.print(str(file))
+
+
+@app.command()
+def pictures(
+    folder: Annotated[Path, typer.Argument(help="Folder of the pictures.")] = Path("site/docs/micrographs"),
+) -> None:
+    """Redraw the pictures of the documentation's pages on micrographs by running the commands; a minute."""
+    for file in draw_pictures(folder):
+        console.print(str(file))
+
+
+@app.command()
+def notebooks() -> None:
+    """Run the documentation's notebooks and keep what they print and draw; some minutes."""
+    for file in sorted((CHECKOUT / "site" / "docs" / "notebooks").glob("*.ipynb")):
+        execute_notebook(file)
+        console.print(file.name)
 
 
 @app.command()

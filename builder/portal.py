@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import markdown
@@ -25,6 +26,7 @@ from rich.progress import track
 
 from builder.browse_index import INDEX, write_index
 from builder.leaderboard import leaderboard_facts
+from builder.notebooks import stage_docs
 from builder.samples import FOLDER as SAMPLES
 from builder.samples import write_samples
 from builder.statistics import SPLITS, library_plots
@@ -314,7 +316,20 @@ def _docs(out: Path) -> None:
     Raises:
         ShardError: mkdocs failed; the message ends with its output.
     """
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(out.resolve())]
+    with TemporaryDirectory() as name:
+        # Notebooks become pages in a copy: a build writes nothing among the sources.
+        staged = stage_docs(CHECKOUT / "site" / "docs", Path(name) / "docs")
+        config = Path(name) / "mkdocs.yml"
+        config.write_text(f"INHERIT: {CHECKOUT / 'mkdocs.yml'}\ndocs_dir: {staged}\n", encoding="utf-8")
+        _mkdocs(config, out)
+
+
+def _mkdocs(config: Path, out: Path) -> None:
+    """Run mkdocs with a configuration."""
+    command = [
+        sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(config), "--site-dir",
+        str(out.resolve()),
+    ]  # fmt: skip
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:

@@ -306,6 +306,29 @@ def strain(
     _run("strain", job, images, _opening(pixel_size, signal, frame), out, device, jsonl)
 
 
+@app.command()
+def analyse(
+    images: Images,
+    pixel_size: PixelSize = "",
+    classes: Annotated[
+        int, typer.Option(min=0, help="Number of classes of intensity; 0: as many as the data tell apart.")
+    ] = 0,
+    method: Method = "auto",
+    model: ModelOption = "",
+    out: Out = Path("results"),
+    signal: SignalOption = None,
+    frame: FrameOption = None,
+    device: Device = "cpu",
+    jsonl: JsonLines = False,
+) -> None:
+    """Sort columns by intensity and into sublattices, fit the lattice, and measure distances to neighbours."""
+    from temimagenet.micrographs import batch
+    from temimagenet.micrographs.methods import choose_method
+
+    job = batch.analyse(choose_method(method, model, device), classes or None)
+    _run("analyse", job, images, _opening(pixel_size, signal, frame), out, device, jsonl)
+
+
 def _opening(pixel_size: str, signal: str | None, frame: str | None) -> Opening:
     """How images are opened, from the options."""
     from temimagenet.micrographs.batch import Opening

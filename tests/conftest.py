@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -91,13 +92,14 @@ def library_copy(library: Path, tmp_path: Path) -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of a GPU are left out where there is none."""
+    """Tests of a GPU, and of atomap, are left out where there is none."""
     import torch
 
-    if not torch.cuda.is_available():
-        without = [item for item in items if "gpu" in item.keywords]
+    absent = {"gpu": not torch.cuda.is_available(), "atomap": find_spec("atomap") is None}
+    without = [item for item in items if any(lacks and name in item.keywords for name, lacks in absent.items())]
+    if without:
         config.hook.pytest_deselected(items=without)
-        items[:] = [item for item in items if "gpu" not in item.keywords]
+        items[:] = [item for item in items if item not in without]
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

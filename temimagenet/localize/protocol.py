@@ -86,6 +86,13 @@ class FoundColumns:
         """Standard errors in picometres."""
         return self.sigma_px * self.pixel_size_A * 100.0
 
+    def select(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> FoundColumns:
+        """Some of the columns, by a mask (N,) or by their numbers."""
+        return FoundColumns(
+            self.xy_px[which], self.sigma_px[which], self.intensity[which], self.intensity_sigma[which],
+            self.width_px[which], self.flags[which], self.pixel_size_A,
+        )  # fmt: skip
+
     def to_dataframe(self) -> pd.DataFrame:
         """A row a column: positions and errors in pixels and picometres, intensity, width, flags."""
         import pandas as pd

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -18,14 +18,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from temimagenet import __version__
-from temimagenet.errors import MicrographError, TEMImageNetError
+from temimagenet.errors import LocalizeError, MicrographError, TEMImageNetError
 from temimagenet.localize.protocol import FoundColumns, Localizer
-from temimagenet.micrographs.files import FORMATS, encode_columns, encode_table, expand, result_names, write_whole
+from temimagenet.micrographs.files import (
+    FORMATS,
+    column_table,
+    encode_columns,
+    encode_table,
+    expand,
+    result_names,
+    write_whole,
+)
 from temimagenet.micrographs.methods import MOST_JOINT, Automatic
 from temimagenet.micrographs.pictures import overlay_png, overlay_svg, png, tiff, to_8bit
 from temimagenet.micrographs.read import Micrograph, read_micrograph
 
-__all__ = ["Done", "Opening", "enhance", "locate", "report", "run", "strain"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Done", "Opening", "analyse", "enhance", "locate", "report", "run", "strain"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,12 @@ class Opening:
         return read_micrograph(path, signal=self.signal, frame=self.frame, pixel_size_A=self.pixel_size_A)
 
 
-_HEADS = {"standard_error_pm": "error (pm)"}
+_SHOWN = (
+    "columns", "flagged", "standard_error_pm", "strained", "classes", "sublattices", "nearest_pm", "maps"
+)  # fmt: skip
+"""What the summary's table shows of each image, as far as it is told."""
+
+_HEADS = {"standard_error_pm": "error (pm)", "sublattices": "sites", "nearest_pm": "nearest"}
 
 Job = Callable[[Micrograph], Done]
 
@@ -167,9 +183,7 @@ def _show(console: Console, lines: Sequence[_Line], out: Path) -> None:
     done = [line for line in lines if not line.error]
     if done:
         # What is the same for all is in the records.
-        heads = [
-            head for head in ("columns", "flagged", "standard_error_pm", "strained", "maps") if head in done[0].told
-        ]
+        heads = [head for head in _SHOWN if any(head in line.told for line in done)]
         table = Table(box=None, header_style="bold", pad_edge=False)
         table.add_column("image", overflow="fold")
         for head in heads:
@@ -255,8 +269,6 @@ def strain(localizer: Localizer, reference_px: tuple[float, float, float, float]
     def job(micrograph: Micrograph) -> Done:
         columns = localizer(micrograph.image.astype(np.float64), micrograph.calibrated())
         found = measure_strain(columns, reference_px)
-        picture = io.BytesIO()
-        found.plot().savefig(picture, format="png", dpi=120)
         table = {
             "x_px": found.xy_px[:, 0], "y_px": found.xy_px[:, 1], "exx": found.exx, "eyy": found.eyy, "exy": found.exy,
             "rotation_deg": found.rotation_deg, "reference": found.reference.astype(np.int64),
@@ -265,9 +277,69 @@ def strain(localizer: Localizer, reference_px: tuple[float, float, float, float]
             **_found(columns), "strained": int(np.isfinite(found.exx).sum()), "method": localizer.name,
             "reference_px": reference_px, "a_px": found.vectors_px[0].tolist(), "b_px": found.vectors_px[1].tolist(),
         }  # fmt: skip
-        return Done({"_strain.csv": encode_table(table), "_strain.png": picture.getvalue()}, told)
+        return Done({"_strain.csv": encode_table(table), "_strain.png": _drawn(found.plot())}, told)
 
     return job
+
+
+def analyse(localizer: Localizer, classes: int | None = None) -> Job:
+    """The job that finds columns and sorts them: by intensity, by place in the unit cell, and by their neighbours.
+
+    Args:
+        localizer: finds the columns.
+        classes: number of classes of intensity; told by the data where None.
+    """
+    from temimagenet.analysis import fit_lattice, intensity_classes, nearest_neighbours
+
+    def job(micrograph: Micrograph) -> Done:
+        columns = localizer(micrograph.image.astype(np.float64), micrograph.calibrated())
+        near = nearest_neighbours(columns)
+        table = column_table(columns) | {
+            "nearest_pm": near.distance_pm[:, 0], "nearest_sigma_pm": near.sigma_pm[:, 0],
+            "enclosed": near.enclosed.astype(np.int64),
+        }  # fmt: skip
+        first = near.distance_pm[near.enclosed, 0]
+        told = {**_found(columns), "method": localizer.name}
+        told["nearest_pm"] = round(float(np.median(first)), 2) if len(first) else None
+        contents: dict[str, bytes | str] = {"_neighbours.png": _drawn(near.plot())}
+        notes = _remarks(columns, localizer)
+        # What one analysis cannot tell the others may.
+        try:
+            sorted_ = intensity_classes(columns, classes)
+            told["classes"] = len(sorted_)
+            told |= {f"class_{name}": getattr(sorted_, name).tolist() for name in ("mean", "mean_sigma", "spread")}
+            told |= {"class_share": sorted_.share.tolist(), "bic": list(sorted_.bic), "confused": sorted_.confused}
+            table["class"] = sorted_.label
+            table["class_probability"] = sorted_.probability.max(axis=1)
+            contents["_classes.png"] = _drawn(sorted_.plot())
+        except LocalizeError as error:
+            notes = (*notes, f"No classes of intensity: {error}.")
+        try:
+            lattice = fit_lattice(columns)
+            told["sublattices"] = len(lattice)
+            told |= {
+                "lengths_pm": lattice.lengths_pm, "lengths_sigma_pm": lattice.lengths_sigma_pm,
+                "angle_deg": lattice.angle_deg, "vectors_px": lattice.vectors_px.tolist(),
+                "origin_px": lattice.origin_px.tolist(), "site_position": lattice.site_position.tolist(),
+                "site_intensity": lattice.site_intensity.tolist(),
+            }  # fmt: skip
+            table |= {
+                "site": lattice.site, "cell_a": lattice.cell[:, 0], "cell_b": lattice.cell[:, 1],
+                "displacement_x_pm": lattice.displacement_pm[:, 0], "displacement_y_pm": lattice.displacement_pm[:, 1],
+            }  # fmt: skip
+            contents["_lattice.png"] = _drawn(lattice.plot())
+        except LocalizeError as error:
+            notes = (*notes, f"No lattice: {error}.")
+        return Done({"_analysis.csv": encode_table(table), **contents}, told, notes)
+
+    return job
+
+
+def _drawn(figure: Figure) -> bytes:
+    """A figure of Matplotlib as a PNG file."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    return picture.getvalue()
 
 
 def enhance(model: str, maps: Sequence[str], device: str) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
@@ -101,8 +101,16 @@ def page(
         "</div>",
         "<h2>Distributions</h2>",
         _distributions(image, columns),
+        "<h2>Classes of intensity</h2>",
+        _told_or_why(lambda: _classes(columns)),
+        "<h2>Lattice and sublattices</h2>",
+        _told_or_why(lambda: _sublattices(columns)),
+        "<h2>Neighbours</h2>",
+        _told_or_why(lambda: _neighbours(columns)),
         "<h2>Lattice precision</h2>",
-        _lattice(columns),
+        _told_or_why(lambda: _lattice(columns)),
+        "<h2>Strain</h2>",
+        _told_or_why(lambda: _strain(columns)),
         "<h2>How this was made</h2>",
         _table(
             {
@@ -202,14 +210,77 @@ def _histogram(axes: Axes, values: NDArray[np.floating], label: str, counted: st
     axes.set_ylabel(counted)
 
 
+def _told_or_why(part: Callable[[], str]) -> str:
+    """A part of the page, or why there is none."""
+    try:
+        return part()
+    except LocalizeError as error:
+        return f"<p>Not measured: {escape(str(error))}.</p>"
+
+
+def _classes(columns: FoundColumns) -> str:
+    """Classes of intensity."""
+    from temimagenet.analysis import intensity_classes
+
+    classes = intensity_classes(columns)
+    told = {
+        f"class {number}": f"{_short(classes.mean[number])} ± {_short(classes.mean_sigma[number])}; spread "
+        f"{_short(classes.spread[number])}; {int((classes.label == number).sum())} columns"
+        for number in range(len(classes))
+    }
+    return (
+        f"<p>A mixture of normal distributions, each column seen through its own standard error; of 1 to "
+        f"{len(classes.bic)} classes {len(classes)} have the least Bayesian information criterion. About "
+        f"{100 * classes.confused:.2g} % of the columns are expected in a wrong class.</p>"
+        + _table(told)
+        + f'<div class="wide">{_plot(classes.plot(), "Columns by class.")}</div>'
+    )
+
+
+def _sublattices(columns: FoundColumns) -> str:
+    """The fitted lattice and its sites."""
+    from temimagenet.analysis import fit_lattice
+
+    lattice = fit_lattice(columns)
+    told = {
+        name: f"{length:.2f} ± {error:.2f} pm"
+        for name, length, error in zip("ab", lattice.lengths_pm, lattice.lengths_sigma_pm, strict=True)
+    }
+    told["angle"] = f"{lattice.angle_deg:.2f}°"
+    for number, (a, b) in enumerate(lattice.site_position):
+        intensity = lattice.site_intensity[number]
+        told[f"site {number}"] = f"({a:.3f}, {b:.3f}); {int((lattice.site == number).sum())} columns" + (
+            f" of median intensity {_short(intensity)}" if np.isfinite(intensity) else ""
+        )
+    return (
+        "<p>One lattice fitted to all sound columns; sites in parts of a and b, the brightest at the origin. Where the "
+        "image is strained, displacements grow from its middle.</p>"
+        + _table(told)
+        + f'<div class="wide">{_plot(lattice.plot(), "Sublattices, and all columns folded into one cell.")}</div>'
+    )
+
+
+def _neighbours(columns: FoundColumns) -> str:
+    """Distances to neighbours."""
+    from temimagenet.analysis import nearest_neighbours
+
+    near = nearest_neighbours(columns)
+    return f'<div class="wide">{_plot(near.plot(), "Distances and vectors to the four nearest columns.")}</div>'
+
+
+def _strain(columns: FoundColumns) -> str:
+    """Strain against the image's mean."""
+    from temimagenet.analysis import measure_strain
+
+    caption = "Strain and rotation against the mean of the image; temimagenet strain --reference takes a region."
+    return f'<div class="wide">{_plot(measure_strain(columns).plot(), caption)}</div>'
+
+
 def _lattice(columns: FoundColumns) -> str:
-    """How evenly columns are spaced, where there is a lattice."""
+    """How evenly columns are spaced."""
     from temimagenet.precision.lattice import lattice_precision
 
-    try:
-        lattice = lattice_precision(columns)
-    except LocalizeError as error:
-        return f"<p>No lattice was measured: {escape(str(error))}.</p>"
+    lattice = lattice_precision(columns)
     told = {
         f"along {name}": f"{part.mean_pm:.1f} pm apart; spread {part.sigma_pm:.1f} pm "
         f"[{part.interval_pm[0]:.1f}, {part.interval_pm[1]:.1f}], {part.column_sigma_pm:.1f} pm a column; "
@@ -231,10 +302,11 @@ def _plot(figure: object, caption: str) -> str:
 
     assert isinstance(figure, Figure)
     file = io.BytesIO()
-    figure.savefig(file, format="svg")
+    # Thousands of points are smaller as a picture.
+    figure.savefig(file, format="png", dpi=110)
     data = base64.b64encode(file.getvalue()).decode()
     return (
-        f'<figure class="plot"><img alt="{caption}" src="data:image/svg+xml;base64,{data}">'
+        f'<figure class="plot"><img alt="{caption}" src="data:image/png;base64,{data}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 

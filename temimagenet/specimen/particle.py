@@ -70,7 +70,10 @@ def particle_stack(
     """The atoms of `faceted_particle` in three dimensions, in a square cell of vacuum, as multislice needs them.
 
     Args:
-        name, zone, size_A, rng: as for `faceted_particle`; equal generators give the same particle.
+        name: as for `faceted_particle`.
+        zone: as for `faceted_particle`.
+        size_A: as for `faceted_particle`.
+        rng: as for `faceted_particle`; equal generators give the same particle.
         margin_A: vacuum between the particle and each side of the cell.
 
     Returns:

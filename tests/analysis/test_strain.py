@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from builder.film import Film, render_film
 from temimagenet.analysis import measure_strain
 from temimagenet.errors import LocalizeError
 from temimagenet.localize import FoundColumns, GaussianFit
@@ -37,11 +38,11 @@ def halves(strain):
     return np.nanmean(numbers[:, strain.reference], axis=1), np.nanmean(numbers[:, film], axis=1)
 
 
-def truth():
+def truth(gradient=FILM):
     """The film's exx, eyy, exy and rotation."""
-    angle = np.arctan2(FILM[1, 0] - FILM[0, 1], FILM[0, 0] + FILM[1, 1])
+    angle = np.arctan2(gradient[1, 0] - gradient[0, 1], gradient[0, 0] + gradient[1, 1])
     back = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    stretch = back @ FILM
+    stretch = back @ gradient
     return np.array([stretch[0, 0] - 1.0, stretch[1, 1] - 1.0, stretch[0, 1], angle])
 
 
@@ -71,6 +72,25 @@ def test_an_image_with_counting_noise_gives_strain_within_a_tenth_of_a_per_cent(
     film = strain.xy_px[:, 0] > 320.0
     assert np.nanstd(strain.exx[film]) < 2e-3
     assert strain.plot().axes
+
+
+@pytest.mark.parametrize(
+    ("name", "zone", "gradient"),
+    [
+        ("SrTiO3", "[001]", ((1.02, 0.0), (-0.012, 1.0))),
+        ("SrTiO3", "[001]", ((0.985, 0.012), (-0.008, 1.015))),
+        ("Pt", "[110]", ((1.0, 0.015), (0.0, 0.98))),
+    ],
+)
+def test_rendered_crystals_give_their_strain_within_a_tenth_of_a_per_cent(name, zone, gradient):
+    film = Film(name, zone, (400, 400), 0.13, 23.0, gradient, scan_sigma_A=0.03)
+    made = render_film(film, seed=1)
+    strain = measure_strain(GaussianFit()(made.image, made.pixel_size_A), (0.0, 0.0, 160.0, 399.0))
+    numbers = np.stack([strain.exx, strain.eyy, strain.exy, np.radians(strain.rotation_deg)])
+    inside = strain.xy_px[:, 0] > 250.0
+    assert np.isfinite(numbers[:, inside]).mean() > 0.95
+    np.testing.assert_allclose(np.nanmean(numbers[:, inside], axis=1), truth(np.array(gradient)), atol=1e-3)
+    np.testing.assert_allclose(np.nanmean(numbers[:, strain.reference], axis=1), 0.0, atol=1e-3)
 
 
 def test_the_whole_image_is_the_reference_unless_one_is_given():

@@ -232,6 +232,32 @@ def test_strain_is_written_and_what_cannot_be_is_told():
     assert "a lattice needs" in json.loads(told)["error"]
 
 
+def test_columns_are_sorted_and_what_cannot_be_is_told():
+    np.save("a.npy", spots())
+    told = json.loads(call("analyse", "a.npy", "--pixel-size", "0.1", "--method", "gaussian-ls", "--jsonl"))
+    assert told["classes"] == told["sublattices"] == 1
+    assert told["lengths_pm"] == pytest.approx([10.0 * STEP] * 2, rel=0.01)
+    assert told["nearest_pm"] == pytest.approx(10.0 * STEP, rel=0.02)
+    lines = [line.split(",") for line in Path("results/a_analysis.csv").read_text().splitlines()]
+    head, rows = lines[0], lines[1:]
+    assert len(rows) == len(SPOTS)
+    cells = {(row[head.index("cell_a")], row[head.index("cell_b")]) for row in rows if row[head.index("site")] == "0"}
+    assert len(cells) == sum(row[head.index("site")] == "0" for row in rows) > 10
+    assert all(row[head.index("class")] == ("0" if row[head.index("flags")] == "sound" else "-1") for row in rows)
+    for name in ("classes", "lattice", "neighbours"):
+        assert Image.open(f"results/a_{name}.png").width > 1000
+    forced = json.loads(
+        call("analyse", "a.npy", "--pixel-size", "0.1", "--method", "gaussian-ls", "--jsonl", "--classes", "2")
+    )
+    assert forced["classes"] == 2
+    # A few have neighbours alone.
+    np.save("few.npy", spots()[:56, :64])
+    told = json.loads(call("analyse", "few.npy", "--pixel-size", "0.1", "--method", "gaussian-ls", "--jsonl"))
+    assert "classes" not in told
+    assert "sublattices" not in told
+    assert [note.split(":")[0] for note in told["notes"]] == ["No classes of intensity", "No lattice"]
+
+
 def test_a_report_needs_nothing_else():
     np.save("a & <b>.npy", spots())
     call("report", "a & <b>.npy", "--pixel-size", "0.1", "--method", "scan-aware")
@@ -240,6 +266,10 @@ def test_a_report_needs_nothing_else():
     assert "<b>.npy" not in page
     assert page.count("<circle") == len(SPOTS)
     assert "Lattice precision" in page
+    for title in ("Classes of intensity", "Lattice and sublattices", "Neighbours", "Strain"):
+        assert f"<h2>{title}</h2>" in page
+    assert "site 0" in page
+    assert "class 0" in page
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)[^"']*["']|url\(|@import|<script""", page)
 
 
