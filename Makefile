@@ -5,7 +5,7 @@ PORT ?= 8000
 SERVE ?= 1
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint benchmark env clean
+.PHONY: demo test lint release-check benchmark env clean
 
 demo: env
 	$(RUN) -m builder render demo
@@ -24,6 +24,10 @@ lint: env
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# Wheel and sdist, the wheel alone in an empty environment, licences, sizes.
+release-check: env
+	$(RUN) -m builder release-check --out dist
 
 benchmark: env
 	$(RUN) -m pytest benchmarks -q -s --benchmark-disable-gc

@@ -214,6 +214,22 @@ def serve(
     serve_folder(folder, host, port)
 
 
+@app.command("release-check")
+def release_check(
+    out: Annotated[Path, typer.Option(help="Folder of the distributions.")] = Path("dist"),
+) -> None:
+    """Build wheel and sdist, try the wheel in an empty environment, list licences and sizes."""
+    from builder.release import check_release, extras
+
+    for line in check_release(out):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    table = Table("extra", "distributions more", "MB", title="what `pip install` adds")
+    for name, weight in extras().items():
+        told = f"without {', '.join(weight.missing)}" if weight.missing else ""
+        table.add_row(name or "the package", str(weight.packages), f"{weight.bytes / 1e6:.0f} {told}".strip())
+    console.print(table)
+
+
 def main() -> None:
     """Run the command line; an error of ours is one clear line and exit status 1."""
     try:

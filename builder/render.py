@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dask
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, as_completed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from temimagenet.errors import ShardError
 from temimagenet.recipe import Recipe, sample_spec
 from temimagenet.render import render, with_bounds
 from temimagenet.storage import finish_library, plan_library, render_shard, shard_is_done
 from temimagenet.storage.shard import DENSE_MAPS
 
 __all__ = ["Estimate", "cluster_client", "estimate", "progress_bar", "render_library"]
+
+_PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,14 @@ def render_library(
                 futures = client.map(render_shard, waiting, root=root, pure=False)
                 sizes = {future.key: len(task.indices) for future, task in zip(futures, waiting, strict=True)}
                 for future in as_completed(futures):
-                    future.result()
+                    try:
+                        future.result()
+                    except KilledWorker as error:
+                        # A worker that dies is replaced and its shard rendered anew, a few times.
+                        raise ShardError(
+                            f"a shard ended every worker that rendered it ({error}): give workers more memory, or see "
+                            "their logs; finished shards stay, run again to go on"
+                        ) from error
                     progress.advance(bar, sizes[future.key])
     return finish_library(root, recipe, tasks)
 
@@ -128,7 +138,13 @@ def progress_bar() -> Progress:
 def cluster_client(scheduler: str | None, processes: int) -> Client:
     """A client of the given scheduler, or of a cluster of single-threaded processes on this machine."""
     if scheduler is not None:
-        return Client(scheduler)
+        try:
+            return Client(scheduler, timeout=_PATIENCE_S)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise ShardError(
+                f"no Dask scheduler at {scheduler} ({error}): start one with `dask scheduler`, workers with "
+                "`dask worker ADDRESS --nthreads 1`"
+            ) from error
     # Dask has workers give memory back at every chance, which suits data frames; arrays that come and go then cost
     # more than the arithmetic on them (a third of the time of a multislice table).
     keep = {f"distributed.nanny.pre-spawn-environ.MALLOC_{name}_THRESHOLD_": 2**30 for name in ("TRIM", "MMAP")}

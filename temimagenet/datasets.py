@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from temimagenet.atlas import check_tables, has_table
 from temimagenet.device import check_device
-from temimagenet.errors import DatasetError
+from temimagenet.errors import DatasetError, ShardError
 from temimagenet.labels import POINTS, SCALARS, check_labels
 from temimagenet.recipe import Engine, Recipe, load_recipe, recipe_for_structure, sample_spec
 from temimagenet.render import Sample, render
@@ -32,9 +32,13 @@ from temimagenet.storage import (
     render_shard,
     verify_library,
 )
+from temimagenet.storage.library import CATALOGUE, open_shard, read_manifest
 from temimagenet.storage.shard import Shard
 
 __all__ = ["Batch", "OnTheFly", "TEMImageNet", "collate", "plot"]
+
+_MOST_OPEN = 256
+"""Shards that a dataset has open at a time, of two files each."""
 
 Transform = Callable[[Sample], Sample]
 
@@ -81,6 +85,7 @@ class TEMImageNet(Dataset[Sample]):
         if verify:
             verify_library(self.root)
         self.catalogue = _select(read_catalogue(self.root), self.root, split, engine, where)
+        self._files = read_manifest(self.root)["files"]
         self._shards: dict[str, Shard] = {}
         self._process = os.getpid()
 
@@ -162,8 +167,15 @@ class TEMImageNet(Dataset[Sample]):
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of a dataset of {len(self)}")
-        row = self.catalogue.iloc[index]
-        sample = self._shard(str(row["shard"])).sample(int(row["row"]), self.labels)
+        told: list[Any] = [self.catalogue[field].iat[index] for field in ("shard", "row", "id", "split", "sha256")]
+        name, row, identity, split, digest = str(told[0]), int(told[1]), *map(str, told[2:])
+        shard = self._shard(name)
+        sample = shard.sample(row, self.labels)
+        if (sample.id, sample.spec.split, shard.digest(row)) != (identity, split, digest):
+            raise ShardError(
+                f"{shard.path}: sample {row} is {sample.id} with SHA-256 {shard.digest(row)}, {CATALOGUE} says "
+                f"{identity} with {digest}; render or download the library anew"
+            )
         return sample if self.transform is None else self.transform(sample)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -183,9 +195,14 @@ class TEMImageNet(Dataset[Sample]):
         """A shard opened by this very process: an HDF5 file must not be shared across a fork."""
         if self._process != os.getpid():
             self._shards, self._process = {}, os.getpid()
-        if name not in self._shards:
-            self._shards[name] = Shard(self.root / name)
-        return self._shards[name]
+        # The last used is the last to go: a process may have a thousand files open, and a library more shards.
+        shard = self._shards.pop(name, None)
+        if shard is None:
+            shard = open_shard(self.root, name, self._files)
+        while len(self._shards) >= _MOST_OPEN:
+            self._shards.pop(next(iter(self._shards))).close()
+        self._shards[name] = shard
+        return shard
 
 
 class OnTheFly(IterableDataset[Sample]):

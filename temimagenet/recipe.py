@@ -286,6 +286,16 @@ _ENTRY = {
 }  # fmt: skip
 _POSITIVE = ("field_of_view_A", "thickness_A", "size_A")
 _NON_NEGATIVE = ("background_level", "scan_sigma_A")
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "field_of_view_A": (-np.inf, 1000.0), "thickness_A": (-np.inf, 1e5), "background_level": (-np.inf, 1000.0),
+    "psnr_dB": (-60.0, 120.0), "scan_sigma_A": (-np.inf, 100.0), "rotation_deg": (-3600.0, 3600.0),
+}  # fmt: skip
+"""Beyond these nothing could be drawn in a computer's memory or range of numbers."""
+
+_MOST_SAMPLES = 10**9
+_MOST_PIXELS = 4096
+_MOST_SHARE = 1000
+_MOST_CELL_A = 2000.0
 
 
 def presets() -> tuple[str, ...]:
@@ -442,7 +452,7 @@ def spec_from_json(text: str) -> SampleSpec:
             **specimen | {"zone": tuple(specimen["zone"]), "strain": tuple(specimen["strain"])}
         )
         background = {key: _tuples(value) for key, value in data["background"].items()}
-        return SampleSpec(
+        spec = SampleSpec(
             **data
             | {
                 "optics": Optics(**data["optics"]),
@@ -452,8 +462,33 @@ def spec_from_json(text: str) -> SampleSpec:
                 "offset_A": tuple(data["offset_A"]),
             }
         )
-    except (TypeError, KeyError, ValueError, AttributeError, OpticsError) as error:
+        _check_spec(spec)
+    except (TypeError, LookupError, ValueError, AttributeError, ArithmeticError, RecursionError, OpticsError) as error:
         raise RecipeError(f"not a sample's specification: {error}") from error
+    return spec
+
+
+def _check_spec(spec: SampleSpec) -> None:
+    """Raise `ValueError` for what no recipe resolves to."""
+    numbers = (spec.field_of_view_A, spec.rotation_deg, *spec.offset_A)
+    texts = (
+        spec.id,
+        spec.entry,
+        spec.split,
+        spec.contrast,
+        spec.specimen.kind,
+        spec.specimen.material,
+        spec.specimen.cif,
+    )
+    whole = (spec.index, spec.condition, spec.image_size, spec.scan_seed, spec.noise_seed, *spec.specimen.zone)
+    if not all(isinstance(text, str) for text in texts) or spec.split not in get_args(Split):
+        raise ValueError("names or the split are none")
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in whole):
+        raise ValueError("numbers that must be whole are not")
+    if not np.isfinite(numbers).all() or spec.field_of_view_A <= 0.0 or len(numbers) != 4:
+        raise ValueError("the field of view, rotation or offset cannot be")
+    if not 1 <= spec.image_size <= _MOST_PIXELS:
+        raise ValueError(f"image_size {spec.image_size}")
 
 
 def _tuples(value: Any) -> Any:
@@ -492,9 +527,15 @@ def _zone_text(zone: tuple[int, int, int]) -> str:
 def _parse(text: str, where: str, folder: Path) -> Recipe:
     """A recipe from TOML text; structure paths are relative to `folder`."""
     try:
-        data = tomllib.loads(text)
+        return _parsed(tomllib.loads(text), where, folder)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{where}: not valid TOML: {error}") from error
+    except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise RecipeError(f"{where}: a value that cannot be used: {error}") from error
+
+
+def _parsed(data: dict[str, Any], where: str, folder: Path) -> Recipe:
+    """A recipe from what its file holds."""
     _known_keys(data, _TOP, where)
     if data.get("schema") != 1:
         raise RecipeError(f"{where}: schema is {data.get('schema')!r}, expected 1")
@@ -504,8 +545,11 @@ def _parse(text: str, where: str, folder: Path) -> Recipe:
     samples = _typed(data, "samples", int, where)
     image_size = _typed(data, "image_size", int, where, 256)
     seed = _typed(data, "seed", int, where)
-    if samples < 1 or not 8 <= image_size <= 4096 or not 0 <= seed < 2**63:
-        raise RecipeError(f"{where}: expected samples >= 1, image_size 8 to 4096 and seed 0 to 2^63 - 1")
+    if not 1 <= samples <= _MOST_SAMPLES or not 8 <= image_size <= _MOST_PIXELS or not 0 <= seed < 2**63:
+        raise RecipeError(
+            f"{where}: expected samples >= 1 and <= {_MOST_SAMPLES}, image_size 8 to {_MOST_PIXELS} and seed 0 to "
+            "2^63 - 1"
+        )
     contrast = _typed(data, "contrast", str, where, "adf")
     if contrast not in get_args(Contrast):
         raise RecipeError(f"{where}: contrast {contrast!r}, expected one of {', '.join(get_args(Contrast))}")
@@ -562,7 +606,7 @@ def _entry(data: Any, common: Mapping[str, Distribution], where: str, folder: Pa
     name = {"amorphous": "amorphous graphene", "random": "random"}.get(kind, f"{name} {_zone_text(zone)}")
     no_material = has_cif or kind == "random"
     strain = tuple(float(e) for e in _typed(data, "strain", list, where, [0.0, 0.0, 0.0]))
-    if len(strain) != 3 or max(map(abs, strain)) > 0.3:
+    if len(strain) != 3 or not all(abs(part) <= 0.3 for part in strain):
         raise RecipeError(f"{where}: strain {list(strain)}, expected [exx, eyy, exy] within +-0.3")
     entry = Entry(
         _typed(data, "name", str, where, name),
@@ -580,8 +624,13 @@ def _entry(data: Any, common: Mapping[str, Distribution], where: str, folder: Pa
         float(_typed(data, "vacancy_fraction", (int, float), where, 0.0)),
         float(_typed(data, "displacement_A", (int, float), where, 0.0)),
     )
-    if entry.share < 1 or entry.realisations < 1:
-        raise RecipeError(f"{where}: share {entry.share}, realisations {entry.realisations}: expected 1 or more")
+    if not 1 <= entry.share <= _MOST_SHARE or not 1 <= entry.realisations < 2**62:
+        raise RecipeError(
+            f"{where}: share {entry.share}, realisations {entry.realisations}: expected 1 or more, shares up to "
+            f"{_MOST_SHARE}"
+        )
+    if not 0.0 < entry.cell_A <= _MOST_CELL_A:
+        raise RecipeError(f"{where}: cell_A {entry.cell_A:g}, expected above 0 and up to {_MOST_CELL_A:g}")
     if not 0.0 <= entry.vacancy_fraction < 1.0 or not 0.0 <= entry.displacement_A < 1.0:
         raise RecipeError(f"{where}: expected vacancy_fraction and displacement_A from 0 to below 1")
     return entry
@@ -660,8 +709,12 @@ def _distributions(data: Mapping[str, Any], where: str) -> dict[str, Distributio
             if _DRAWN[key] is not float:
                 continue
             low, high = min(result[key].choices), max(result[key].choices)
-        if not np.isfinite([low, high]).all():
+        if not np.isfinite([low, high, *result[key].choices]).all():
             raise RecipeError(f"{where}: {key} must be finite")
+        if key in _RANGES and not _RANGES[key][0] <= low <= high <= _RANGES[key][1]:
+            raise RecipeError(
+                f"{where}: {key} from {low:g} to {high:g}: expected {_RANGES[key][0]:g} to {_RANGES[key][1]:g}"
+            )
         if (key in _POSITIVE and low <= 0.0) or (key in _NON_NEGATIVE and low < 0.0):
             raise RecipeError(f"{where}: {key} = {low:g}: expected {'above 0' if key in _POSITIVE else '0 or more'}")
     return result
@@ -697,7 +750,7 @@ def _structure_text(path: Path, where: str) -> str:
     """The text of a structure file."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RecipeError(f"{where}: structure file {path} cannot be read ({error})") from error
     if not text.strip():
         raise RecipeError(f"{where}: structure file {path} is empty")

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from temimagenet.errors import MicrographError
+from temimagenet.hdf5 import check_self_contained
 from temimagenet.micrographs.units import PixelSize, is_reciprocal, pixel_size, to_angstrom
 
 T = TypeVar("T")
@@ -33,6 +34,9 @@ _ROSETTA: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ".tiff": ("tiff", {"lazy": True}),
 }
 """Modules of RosettaSciIO by suffix, and what they are called with."""
+
+_HDF5 = (".emd", ".hspy")
+"""Files that could lead a reader to other files."""
 
 _PILLOW = (".png", ".jpg", ".jpeg", ".bmp")
 
@@ -286,6 +290,12 @@ def _rosetta(file: Path, suffix: str) -> list[Signal]:
         import_module({"tiff": "tifffile"}.get(module, "dask"))
     except ImportError as error:
         raise MicrographError(f"{suffix} files need RosettaSciIO: pip install 'temimagenet[io]'") from error
+    if suffix in _HDF5:
+        import h5py
+
+        if h5py.is_hdf5(file):
+            with h5py.File(file, "r") as opened:
+                check_self_contained(opened)
     try:
         parts = reader.file_reader(str(file), **options)
     except ValueError:

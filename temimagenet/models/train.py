@@ -278,9 +278,13 @@ class Training(lightning.LightningModule):
             read_weights(settings.start_from, self.network)
         self.curve: list[dict[str, float]] = []
         self._sources = _sources(settings)
-        size = self._sources[2]
-        self.total_steps = settings.steps or settings.epochs * -(-size // settings.batch)
         self._running: list[Tensor] = []
+        self.spread_over(1)
+
+    def spread_over(self, devices: int) -> None:
+        """Say how many devices share each step: an epoch passes over the library once, whatever their number."""
+        size, share = self._sources[2], self.settings.batch * devices
+        self.total_steps = self.settings.steps or self.settings.epochs * -(-size // share)
 
     @property
     def rounds(self) -> int:
@@ -509,9 +513,8 @@ def train(
     try:
         trainer = lightning.Trainer(
             accelerator=device, devices=devices, num_nodes=nodes, precision="32-true" if slow else settings.precision,  # type: ignore[arg-type]
-            max_epochs=min(training.rounds, most_rounds) if most_rounds else training.rounds,
             reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0,
-            log_every_n_steps=min(10, settings.round_steps, training.total_steps),
+            log_every_n_steps=min(10, settings.round_steps, training.total_steps), max_epochs=0,
             logger=[CSVLogger(folder, name="logs"), TensorBoardLogger(folder, name="logs")],
             callbacks=[ModelCheckpoint(folder / "checkpoints", "last", save_top_k=1, every_n_epochs=1,
                                        save_on_train_epoch_end=False, enable_version_counter=False)],
@@ -519,7 +522,9 @@ def train(
         )  # fmt: skip
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise ModelError(f"training cannot start: {' '.join(str(error).split())}") from error
-    trainer.fit(training, ckpt_path=str(last) if last.exists() else None)
+    training.spread_over(trainer.world_size)
+    trainer.fit_loop.max_epochs = min(training.rounds, most_rounds) if most_rounds else training.rounds
+    trainer.fit(training, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     weights = folder / "model.safetensors"
     if trainer.global_step >= training.total_steps and trainer.is_global_zero:
         write_weights(training.network, weights, {"settings": asdict(settings), "version": __version__,

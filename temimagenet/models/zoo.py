@@ -31,6 +31,10 @@ TASKS: Mapping[str, str] = {
 _SHIPPED = "atomnet"
 """The shipped model that does all tasks."""
 
+_MOST_WIDE = 8192
+_MOST_LEVELS = 64
+"""More than any network of ours; what a file says is not trusted with the memory."""
+
 Network = AtomNet | UNet | ColumnRCNN
 
 _KINDS: Mapping[str, type[AtomNet] | type[UNet] | type[ColumnRCNN]] = {
@@ -107,11 +111,33 @@ def load_network(name: str | Path = "atomnet") -> tuple[Network, dict[str, Any]]
             told = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         kind, settings, facts = told["kind"], json.loads(told["settings"]), json.loads(told["facts"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        if not isinstance(settings, dict) or not isinstance(facts, dict):
+            raise ValueError("settings and facts are no objects")
+        _check_size(kind, settings, tensors)
+        network = build_network(kind, settings)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"{path}: not weights of TEMImageNet, or damaged ({error})") from error
-    network = build_network(kind, settings)
     _fill(network, tensors, path)
     return network.eval(), facts
+
+
+def _check_size(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` where settings tell of a network larger than its weights, before memory is taken for it."""
+    numbers = [value for value in settings.values() if isinstance(value, int | float)]
+    numbers += [item for value in settings.values() if isinstance(value, list) for item in value
+                if isinstance(item, int | float)]  # fmt: skip
+    if any(len(value) > _MOST_LEVELS for value in settings.values() if isinstance(value, list)):
+        raise ValueError(f"a network of more than {_MOST_LEVELS} maps or levels")
+    if any(not 0 <= number <= _MOST_WIDE for number in numbers):
+        raise ValueError(f"a network of {kind} with {dict(settings)}")
+    with torch.device("meta"):
+        wanted = {name: value.shape for name, value in build_network(kind, settings).state_dict().items()}
+    found = {name: value.shape for name, value in tensors.items()}
+    if wanted != found:
+        name = next(iter(wanted.keys() ^ found.keys()), None) or next(n for n in wanted if wanted[n] != found[n])
+        raise ValueError(f"weights do not fit the network they name: {name}")
 
 
 def read_weights(name: str | Path, network: Network) -> None:

@@ -105,6 +105,10 @@ def _checked(read: Callable[[], object], where: str) -> Atoms:
     return atoms
 
 
+_MOST_INDEX = 99
+"""Of a zone axis: cells along higher ones have more atoms than a memory."""
+
+
 def parse_zone(zone: str | Sequence[int]) -> tuple[int, int, int]:
     """A zone axis [uvw] from "[110]", "110", "[1-10]", "1 -1 0", "1,-1,0" or three integers, by its smallest integers.
 
@@ -121,6 +125,8 @@ def parse_zone(zone: str | Sequence[int]) -> tuple[int, int, int]:
     if len(values) != 3 or not all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in values):
         raise SpecimenError(f"zone axis {zone!r}: expected three integers [uvw], such as '[110]' or '1 -1 0'")
     u, v, w = (int(value) for value in values)  # type: ignore[call-overload]
+    if max(abs(u), abs(v), abs(w)) > _MOST_INDEX:
+        raise SpecimenError(f"zone axis {zone!r}: expected indices up to {_MOST_INDEX}")
     if (u, v, w) == (0, 0, 0):
         raise SpecimenError("zone axis [000] does not exist: at least one index must differ from 0")
     divisor = int(np.gcd.reduce([u, v, w]))

@@ -10,6 +10,7 @@ from temimagenet.storage.library import (
     shard_is_done,
     verify_library,
 )
+from temimagenet.storage.repack import repack_library
 from temimagenet.storage.shard import SCHEMA, Shard, write_shard
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "read_catalogue",
     "read_collection",
     "render_shard",
+    "repack_library",
     "shard_is_done",
     "verify_library",
     "write_shard",

@@ -56,7 +56,7 @@ def _read(source: str | Path) -> dict[str, Any]:
         else:
             text = Path(source).read_text(encoding="utf-8")
         wanted = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"collection {source} cannot be read: {error}") from error
     if not isinstance(wanted, dict) or wanted.get("format") != FORMAT:
         raise DatasetError(f"{source} is no collection: expected JSON whose format is {FORMAT!r}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ __all__ = [
     "MANIFEST",
     "ShardTask",
     "finish_library",
+    "open_shard",
     "plan_library",
     "read_catalogue",
     "read_manifest",
@@ -57,6 +59,9 @@ SHARD_SAMPLES = 200
 
 DENSE_SHARD_SAMPLES = 56
 """Samples in a dense shard, of about 1 MB each."""
+
+_OURS = re.compile(r"(linear|multislice)-\d+\.(h5|json)|\..+\.partial")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _COMPACT_LABELS = ("noNoise", "noBackgroundnoNoise")
 
@@ -208,13 +213,16 @@ def finish_library(root: Path, recipe: Recipe, tasks: tuple[ShardTask, ...]) -> 
         if not shard_is_done(task, root):
             raise ShardError(f"{root / task.name}: missing or damaged; run the render again to complete the library")
     wanted = {task.name for task in tasks} | {sidecar_path(Path(task.name)).as_posix() for task in tasks}
+    # Files of other names are not ours to remove.
     for file in [*(root / "shards").iterdir(), *root.glob(".*.partial")]:
-        if file.relative_to(root).as_posix() not in wanted:
+        if file.relative_to(root).as_posix() not in wanted and _OURS.fullmatch(file.name):
             file.unlink()
     rows = [row for task in tasks for row in _catalogue_rows(root, task.name)]
     frame = pd.DataFrame(rows)
     with replacing(root / CATALOGUE) as partial:
-        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), partial, compression="snappy")
+        pq.write_table(
+            pa.Table.from_pandas(frame, preserve_index=False), partial, compression="snappy", write_page_checksum=True
+        )
     with replacing(root / RECIPE) as partial:
         partial.write_text(recipe.to_json(), encoding="utf-8")
     files = {}
@@ -247,14 +255,28 @@ def read_manifest(root: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         schema, files = int(manifest["schema"]), manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        fit = all(isinstance(manifest[key], str) for key in ("name", "version")) and CATALOGUE in files
+        for facts in files.values():
+            fit = fit and _SHA256.fullmatch(facts["sha256"]) is not None and isinstance(facts["bytes"], int)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ShardError(f"{path}: damaged ({error}); render or download the library anew") from error
     if schema > SCHEMA:
         raise ShardError(f"{path}: schema {schema}, this version of temimagenet reads up to {SCHEMA}; upgrade it")
     for name in files:
-        if not (root / name).resolve().is_relative_to(root.resolve()):
+        if not _is_inside(root, name):
             raise ShardError(f"{path}: file name {name!r} points outside the library; do not use this library")
+    if not fit:
+        raise ShardError(f"{path}: damaged, a name, version, size or digest is none; render or download it anew")
     return manifest
+
+
+def _is_inside(root: Path, name: str) -> bool:
+    """Whether a file of this name lies in the library, on every system and whatever links there are."""
+    try:
+        plain = not PureWindowsPath(name).drive and not PureWindowsPath(name).root and "\\" not in name
+        return plain and ".." not in name.split("/") and (root / name).resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def verify_library(root: Path, on_file: Callable[[str], None] = lambda name: None) -> int:
@@ -275,13 +297,30 @@ def verify_library(root: Path, on_file: Callable[[str], None] = lambda name: Non
         on_file(name)
         path = root / name
         if not path.is_file():
-            raise ShardError(f"{path}: missing; render or download it anew")
+            raise ShardError(f"{path}: missing, {MANIFEST} names it; render or download it anew")
         found = sha256_of(path)
         if found != facts["sha256"]:
             raise ShardError(
                 f"{path}: SHA-256 is {found}, the manifest says {facts['sha256']}; render or download it anew"
             )
     return len(files)
+
+
+def open_shard(root: Path, name: str, files: Mapping[str, Mapping[str, Any]]) -> Shard:
+    """A shard of a library, whose sidecar must be the one that the manifest has the digest of.
+
+    Args:
+        root: the library's folder.
+        name: path of the shard inside it.
+        files: `files` of the library's manifest.
+
+    Raises:
+        ShardError: the library has no such shard, or it is missing, damaged or not what its sidecar says.
+    """
+    sidecar = sidecar_path(Path(name)).as_posix()
+    if name not in files or sidecar not in files:
+        raise ShardError(f"{root / MANIFEST}: {name} or its sidecar is not in it; render or download the library anew")
+    return Shard(root / name, files[sidecar]["sha256"])
 
 
 def read_catalogue(root: Path) -> pd.DataFrame:
@@ -297,9 +336,17 @@ def read_catalogue(root: Path) -> pd.DataFrame:
     if sha256_of(path) != manifest["files"][CATALOGUE]["sha256"]:
         raise ShardError(f"{path}: SHA-256 differs from the manifest's; render or download it anew")
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
+        frame: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        places = frame[["id", "engine", "split", "shard", "row", "sha256"]]
+        fit = pd.api.types.is_integer_dtype(places["row"]) and not places.isna().to_numpy().any()
+        unknown = sorted({str(name) for name in places["shard"].unique()} - set(manifest["files"]))
+    # Arrow and pandas fail on damaged files in many ways.
+    except Exception as error:
         raise ShardError(f"{path}: damaged ({error}); render or download it anew") from error
+    if unknown or not fit:
+        told = f"names {unknown[0]!r}, which is not in the manifest" if unknown else "does not tell where samples lie"
+        raise ShardError(f"{path}: {told}; render or download it anew")
+    return frame
 
 
 def _catalogue_rows(root: Path, name: str) -> list[dict[str, Any]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
+import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, BinaryIO, cast, get_args
 
 import h5py
 import numpy as np
@@ -21,13 +24,26 @@ from numpy.typing import NDArray
 
 from temimagenet import __version__
 from temimagenet.errors import RecipeError, ShardError
+from temimagenet.hdf5 import own_dataset, read_whole
 from temimagenet.imaging.fourier import FourierImage
 from temimagenet.imaging.scan import Scan
 from temimagenet.labels import MAPS, SCALED, Columns, Scaled, check_labels, quantise
 from temimagenet.recipe import Engine, SampleSpec, spec_from_json, spec_to_json
 from temimagenet.render import Sample, draw_label
 
-__all__ = ["COLUMN_FIELDS", "DENSE_MAPS", "LICENCE", "SCHEMA", "Shard", "sha256_of", "sidecar_path", "write_shard"]
+__all__ = [
+    "COLUMN_FIELDS",
+    "DENSE_MAPS",
+    "LICENCE",
+    "SCHEMA",
+    "Shard",
+    "index_of",
+    "replacing",
+    "sha256_of",
+    "sidecar_path",
+    "write_indexed",
+    "write_shard",
+]
 
 SCHEMA = 1
 LICENCE = "CC-BY-4.0"
@@ -50,6 +66,20 @@ _COMPACT_MAPS = ("noNoise", "noBackgroundnoNoise")
 DENSE_MAPS = MAPS
 _COMPRESSION = 1
 
+_DIGEST = 32
+"""Hexadecimal digits of the digests in a sidecar: the first 16 bytes of SHA-256."""
+
+_TABLES: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "spec": ("O", ()), "kinds": ("O", ()), "sha256": ("O", ()), "n_columns": ("i", ()), "columns_inside": ("i", ()),
+    "dose_e_per_A2": ("f", ()), "clean_peak": ("f", ()), "series_index": ("i", ()), "series_scan": ("f", (3,)),
+}  # fmt: skip
+"""Datasets that are kept once a shard: kind of number and what follows the sample's axis."""
+
+_SERIES = ("series/start", "series/cell_A", "series/hk", "series/coefficients")
+_DTYPES: Mapping[str, str] = {"image": "<u2", "row_shift_A": "<f4", "columns": "<f8"}
+_MOST_SAMPLE_BYTES = 2**28
+_ANEW = "render or download it anew"
+
 
 def sidecar_path(shard: Path) -> Path:
     """The JSON beside a shard that says where its chunks lie."""
@@ -71,7 +101,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         ShardError: the disk is full or cannot be written; nothing is left behind.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Processes of several machines may write to one folder.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -125,9 +156,20 @@ def write_shard(
             dense=dense,
             task=task,
         )
-        file.flush()
-        _add_offsets(file, index)
-        content = file.id.get_file_image()
+        write_indexed(path, file, rows, task, index)
+
+
+def write_indexed(path: Path, file: h5py.File, rows: int, task: str, index: dict[str, Any]) -> None:
+    """Write a shard that is filled in memory, and its sidecar: the index with offsets and digests.
+
+    Raises:
+        ShardError: the disk is full or cannot be written; nothing half-written is left.
+    """
+    file.flush()
+    _add_offsets(file, index)
+    content = file.id.get_file_image()
+    with io.BytesIO(content) as whole:
+        index["rest"] = _digest_of_rest(whole, index["datasets"], len(content))
     with replacing(path) as partial:
         partial.write_bytes(content)
         sidecar_path(path).unlink(missing_ok=True)
@@ -135,6 +177,29 @@ def write_shard(
     sidecar = {"schema": SCHEMA, "shard": path.name, "rows": rows, "task": task, **facts, **index}
     with replacing(sidecar_path(path)) as partial:
         partial.write_text(json.dumps(sidecar, separators=(",", ":")), encoding="utf-8")
+
+
+def index_of(file: h5py.File, names: Sequence[str]) -> dict[str, Any]:
+    """The sidecar's entries, but for offsets, of a shard in memory whose chunks are not packed."""
+    index: dict[str, Any] = {"datasets": {}, "n_columns": file["n_columns"][()].tolist()}
+    index["kinds"] = [json.loads(text) for text in file["kinds"].asstr()[()]]
+    for name in names:
+        dataset = file[name]
+        entry = index["datasets"][name] = _entry(dataset.dtype, dataset.shape, ())
+        for row in range(len(dataset)):
+            content = dataset.id.read_direct_chunk((row,) + (0,) * (dataset.ndim - 1))[1]
+            entry["sizes"].append(len(content))
+            entry["sha256"].append(hashlib.sha256(content).hexdigest()[:_DIGEST])
+        if f"{name}_scale" in file:
+            entry["scale"] = file[f"{name}_scale"][()].tolist()
+    index["datasets"]["columns"]["fields"] = list(COLUMN_FIELDS)
+    return index
+
+
+def _entry(dtype: np.dtype[Any], shape: Sequence[int], filters: Sequence[str]) -> dict[str, Any]:
+    """A dataset's entry of a sidecar, before it has chunks."""
+    told: dict[str, Any] = {"dtype": dtype.str, "shape": list(shape), "filters": list(filters)}
+    return told | {"offsets": [], "sizes": [], "sha256": []}
 
 
 def _fill(
@@ -210,19 +275,12 @@ def _put(file: h5py.File, index: dict[str, Any], name: str, rows: int, row: int,
         file.create_dataset(
             name, (rows, *values.shape), values.dtype, chunks=(1, *values.shape), shuffle=True, compression=_COMPRESSION
         )
-        entry = index["datasets"][name] = {
-            "dtype": values.dtype.str,
-            "shape": [rows, *values.shape],
-            "filters": ["shuffle", "deflate"],
-            "offsets": [],
-            "sizes": [],
-            "sha256": [],
-        }
+        entry = index["datasets"][name] = _entry(values.dtype, (rows, *values.shape), ("shuffle", "deflate"))
     raw = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize)
     packed = zlib.compress(np.ascontiguousarray(raw.T).tobytes(), _COMPRESSION)
     file[name].id.write_direct_chunk((row, *(0 for _ in values.shape)), packed)
     entry["sizes"].append(len(packed))
-    entry["sha256"].append(hashlib.sha256(packed).hexdigest()[:32])
+    entry["sha256"].append(hashlib.sha256(packed).hexdigest()[:_DIGEST])
 
 
 def _add_offsets(file: h5py.File, index: dict[str, Any]) -> None:
@@ -271,31 +329,48 @@ class _SeriesTable:
 class Shard:
     """A shard open for reading. Every error names the file.
 
+    Where the sidecar lies beside it, all that is not in chunks is compared with its digest before HDF5 opens it, and
+    every chunk with its own when it is first read; else each sample is compared with the digest that it has itself.
+
     Args:
         path: a `.h5` file that `write_shard` made.
+        sidecar_sha256: SHA-256 that the sidecar must have, which the library's manifest tells; any, or none, unless
+            given.
 
     Raises:
-        ShardError: the file is missing, truncated, not a shard, or of a newer schema.
+        ShardError: the file is missing, truncated, not a shard, of a newer schema, or not what its sidecar says.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sidecar_sha256: str | None = None) -> None:
         self.path = path
         if not path.is_file():
             raise ShardError(f"{path}: no such shard; render the library again or download it anew")
+        # HDF5 may run in circles on damaged files: it is given only what has the right digest.
+        self._sidecar = _Sidecar.beside(path, sidecar_sha256)
         try:
             self._file = h5py.File(path, "r")
-            self.schema = int(self._file.attrs["schema"])
-            self.engine = str(self._file.attrs["engine"])
-            self.dense = bool(self._file.attrs["dense"])
-        except (OSError, KeyError, ValueError) as error:
+        # HDF5 knows many kinds of damage, and h5py more.
+        except Exception as error:
             raise ShardError(
                 f"{path}: truncated, damaged or not a shard ({error}); render or download it anew"
             ) from error
-        if self.schema > SCHEMA:
-            self._file.close()
-            raise ShardError(
-                f"{path}: schema {self.schema}, this version of temimagenet reads up to {SCHEMA}; upgrade temimagenet"
-            )
+        try:
+            self.schema = int(self._attribute("schema"))
+            if self.schema > SCHEMA:
+                raise ShardError(
+                    f"{path}: schema {self.schema}, this version of temimagenet reads up to {SCHEMA}; upgrade it"
+                )
+            self.engine, self.dense = str(self._attribute("engine")), bool(self._attribute("dense"))
+            if self.engine not in get_args(Engine):
+                raise ValueError(f"engine {self.engine!r}")
+            self._stored = frozenset(self._file)
+            self._tables = self._read_tables()
+        except ShardError:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise ShardError(f"{path}: damaged or not a shard ({error}); {_ANEW}") from error
 
     def __enter__(self) -> Shard:
         """The shard itself."""
@@ -309,63 +384,85 @@ class Shard:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with suppress(RuntimeError, OSError):
+            self._file.close()
+        if self._sidecar is not None:
+            self._sidecar.close()
 
     def __len__(self) -> int:
         """Number of samples."""
-        return int(self._file["n_columns"].shape[0])
+        return len(self._tables["n_columns"])
 
     @property
     def task(self) -> str:
         """Fingerprint of the work that made this shard."""
-        return str(self._file.attrs["task"])
+        return str(self._attribute("task"))
 
     @cached_property
     def _series(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int16], NDArray[np.float32]]:
         """The series table: start, cell_A, hk, coefficients."""
-        group = self._file["series"]
-        return group["start"][:], group["cell_A"][:], group["hk"][:], group["coefficients"][:]
+        found = {name: self._whole(name) for name in _SERIES}
+        start, cell, hk, coefficients = found.values()
+        terms = len(hk)
+        shapes = {name: values.shape for name, values in found.items()}
+        fit = (len(start) - 1, 2, 2) == cell.shape and (terms, 2) == hk.shape == coefficients.shape
+        kinds = [values.dtype.kind for values in found.values()]
+        if not fit or kinds != ["i", "f", "i", "f"] or (np.diff(start) < 1).any() or start[0] or start[-1] != terms:
+            raise ShardError(f"{self.path}: series of shapes {shapes} do not fit together; {_ANEW}")
+        return start, cell, hk, coefficients
 
     def text(self, name: str) -> list[str]:
         """All entries of a text dataset: `spec`, `kinds` or `sha256`."""
-        return [str(text) for text in self._read(name, slice(None), text=True)]
+        return [str(text) for text in self._tables[name]]
 
     def numbers(self, name: str) -> NDArray[Any]:
-        """A whole dataset of one number (or a few) a sample."""
-        values: NDArray[Any] = self._read(name, slice(None))
-        return values
+        """A whole dataset of one number (or a few) a sample, or the columns of all samples."""
+        if name == "columns":
+            return np.stack([self._chunk(name, row) for row in range(len(self))])
+        return self._tables[name]
 
     def image(self, row: int) -> NDArray[np.uint16]:
         """(rows, columns) electron counts of a sample, as stored."""
-        counts: NDArray[np.uint16] = self._read("image", row)
+        self._check_row(row)
+        counts: NDArray[np.uint16] = self._chunk("image", row)
         return counts
 
     def spec(self, row: int) -> SampleSpec:
         """What sample `row` is."""
-        text = str(self._read("spec", row, text=True))
+        self._check_row(row)
         try:
-            return spec_from_json(text)
+            return spec_from_json(str(self._tables["spec"][row]))
         except RecipeError as error:
             raise ShardError(f"{self.path}, sample {row}: {error}") from error
+
+    def digest(self, row: int) -> str:
+        """SHA-256 of sample `row`'s specification, image and columns, as the catalogue has it, too."""
+        self._check_row(row)
+        return str(self._tables["sha256"][row])
 
     def series(self, row: int) -> FourierImage:
         """The Fourier series of sample `row`'s clean image."""
         start, cell, hk, coefficients = self._series
-        which = int(self._read("series_index", row))
+        which = int(self._tables["series_index"][row])
+        if not 0 <= which < len(cell):
+            raise ShardError(f"{self.path}, sample {row}: no series {which}, the shard holds {len(cell)}; {_ANEW}")
         part = slice(int(start[which]), int(start[which + 1]))
         return FourierImage(cell[which], hk[part], torch.view_as_complex(torch.from_numpy(coefficients[part].copy())))
 
     def columns(self, row: int, pixel_size_A: float) -> Columns:
         """Columns in and around sample `row`."""
-        table = self._read("columns", row)[: int(self._read("n_columns", row))]
-        kinds = tuple(json.loads(str(self._read("kinds", row, text=True))))
+        table = self._column_table(row)
+        kinds = self._kinds(row)
         bound = table[:, 8:10]
+        kind = table[:, 6]
+        if not np.isfinite(table[:, [0, 1, 2, 3, 6]]).all() or ((kind < 0) | (kind >= len(kinds))).any():
+            raise ShardError(f"{self.path}, sample {row}: columns that cannot be; {_ANEW}")
         return Columns(
             np.ascontiguousarray(table[:, 0:2]),
             pixel_size_A,
             table[:, 4].copy(),
             table[:, 5].copy(),
-            table[:, 6].astype(np.int64),
+            kind.astype(np.int64),
             kinds,
             None if np.isnan(bound).all() else bound.copy(),
         )
@@ -378,21 +475,23 @@ class Shard:
             ShardError: the shard is damaged, or has no such row.
         """
         wanted = check_labels(tuple(labels))
-        if not 0 <= row < len(self):
-            raise ShardError(f"{self.path}: no sample {row}, the shard holds 0 to {len(self) - 1}")
         spec = self.spec(row)
         columns = self.columns(row, spec.pixel_size_A)
-        rotation, offset_x, offset_y = (float(v) for v in self._read("series_scan", row))
-        scan = Scan((spec.image_size,) * 2, spec.pixel_size_A, rotation, (offset_x, offset_y))
-        clean_peak = float(self._read("clean_peak", row))
+        rotation, offset_x, offset_y = (float(v) for v in self._tables["series_scan"][row])
+        size = spec.image_size
+        scan = Scan((size, size), spec.pixel_size_A, rotation, (offset_x, offset_y))
+        clean_peak = float(self._tables["clean_peak"][row])
+        image = self._chunk("image", row, (size, size))
+        if self._sidecar is None:
+            self._check_sample(row, image)
         series: FourierImage | None = None
         drawn: dict[str, torch.Tensor] = {}
         for name in wanted:
-            if f"{name}_scale" in self._file:
-                offset, step = (float(v) for v in self._read(f"{name}_scale", row))
-                drawn[name] = Scaled(self._read(name, row), offset, step).restore()
-            elif name in self._file and name in MAPS:
-                drawn[name] = torch.from_numpy(self._read(name, row).astype(np.float32))
+            edge = 2 * size if "2x" in name else size
+            if f"{name}_scale" in self._tables:
+                drawn[name] = self._stored_scaled(name, row, edge).restore()
+            elif name in self._stored and name in MAPS:
+                drawn[name] = torch.from_numpy(self._chunk(name, row, (edge, edge)).astype(np.float32))
             else:
                 if "2x" in name and series is None:
                     series = self.series(row)
@@ -400,23 +499,268 @@ class Shard:
                 drawn[name] = quantise(values).restore() if name in SCALED else values
         return Sample(
             spec,
-            torch.from_numpy(self.image(row).astype(np.float32)),
+            torch.from_numpy(image.astype(np.float32)),
             drawn,
             columns,
             series,
             scan,
             clean_peak,
-            float(self._read("dose_e_per_A2", row)),
-            self._read("row_shift_A", row).astype(np.float64),
+            float(self._tables["dose_e_per_A2"][row]),
+            self._chunk("row_shift_A", row, (size, 2)).astype(np.float64),
             engine=cast(Engine, self.engine),
         )
 
-    def _read(self, name: str, where: Any, *, text: bool = False) -> Any:
-        """One entry of a dataset; damage becomes a `ShardError` that names file and dataset."""
+    @property
+    def stored_maps(self) -> tuple[str, ...]:
+        """Names of the maps that the shard stores."""
+        return tuple(name for name in MAPS if name in self._stored)
+
+    def stored(self, name: str, row: int) -> NDArray[Any]:
+        """One sample's array as it is stored: `image`, `columns` (all rows), `row_shift_A` or a map."""
+        self._check_row(row)
+        return self._chunk(name, row)
+
+    def scaled(self, name: str, row: int) -> Scaled:
+        """A map of `labels.SCALED` in the steps that it is stored in, or would be."""
+        spec = self.spec(row)
+        edge = spec.image_size * (2 if "2x" in name else 1)
+        if f"{name}_scale" in self._tables:
+            return self._stored_scaled(name, row, edge)
+        rotation, *offset = (float(v) for v in self._tables["series_scan"][row])
+        scan = Scan((spec.image_size,) * 2, spec.pixel_size_A, rotation, (offset[0], offset[1]))
+        columns, peak = self.columns(row, spec.pixel_size_A), float(self._tables["clean_peak"][row])
+        return quantise(draw_label(name, spec, columns, self.series(row), scan, peak))
+
+    def mask(self, name: str, row: int) -> NDArray[np.uint8]:
+        """`circularMask` or `smallcircularMask`."""
+        return self.sample(row, (name,)).labels[name].numpy().astype(np.uint8)
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        """Attributes of a dataset."""
+        return dict(self._file[name].attrs)
+
+    def copy_tables(self, file: h5py.File) -> None:
+        """Copy all but chunks and scales of maps into another file: numbers, texts, series and attributes."""
+        for name in _TABLES:
+            self._file.copy(name, file)
+        self._file.copy("series", file)
+        file.attrs.update(self._file.attrs)
+
+    def _stored_scaled(self, name: str, row: int, edge: int) -> Scaled:
+        """A map as it is stored."""
+        offset, step = (float(v) for v in self._tables[f"{name}_scale"][row])
+        return Scaled(self._chunk(name, row, (edge, edge)), offset, step)
+
+    def _check_row(self, row: int) -> None:
+        """Raise `ShardError` where there is no such sample."""
+        if not 0 <= row < len(self):
+            raise ShardError(f"{self.path}: no sample {row}, the shard holds 0 to {len(self) - 1}")
+
+    def _attribute(self, name: str) -> Any:
+        """An attribute of the file."""
         try:
-            dataset = self._file[name]
-            return dataset.asstr()[where] if text else dataset[where]
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            return self._file.attrs[name]
+        except Exception as error:
+            raise ShardError(f"{self.path}: damaged or not a shard, no {name} ({error}); {_ANEW}") from error
+
+    def _whole(self, name: str) -> NDArray[Any]:
+        """A whole dataset; damage becomes a `ShardError` that names file and dataset."""
+        try:
+            return read_whole(own_dataset(self._file, name))
+        except Exception as error:
+            raise ShardError(f"{self.path}: {name} cannot be read ({error}); {_ANEW}") from error
+
+    def _read_tables(self) -> dict[str, NDArray[Any]]:
+        """What is kept once a shard, of one length and the kinds of number that were written."""
+        scaled = [f"{name}_scale" for name in SCALED if f"{name}_scale" in self._stored]
+        found = {name: self._whole(name) for name in (*_TABLES, *scaled)}
+        rows = len(found["n_columns"]) if found["n_columns"].ndim == 1 else -1
+        for name, values in found.items():
+            kind, more = _TABLES.get(name, ("f", (2,)))
+            if values.shape != (rows, *more) or values.dtype.kind != kind:
+                raise ShardError(
+                    f"{self.path}: {name} of shape {values.shape} and type {values.dtype} in a shard of "
+                    f"{rows} samples; {_ANEW}"
+                )
+            if more and not np.isfinite(values).all():
+                raise ShardError(f"{self.path}: {name} has values that are not finite; {_ANEW}")
+        return found
+
+    def _chunk(self, name: str, row: int, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+        """One sample's array of a dataset, of the type that was written and the shape that its specification asks."""
+        try:
+            if self._sidecar is not None:
+                return self._sidecar.chunk(name, row, shape)
+            dataset = own_dataset(self._file, name)
+            _check_form(name, dataset.dtype, dataset.shape[1:], shape)
+            if dataset.nbytes // max(len(dataset), 1) > _MOST_SAMPLE_BYTES:
+                raise ValueError(f"of shape {dataset.shape}, more than a sample holds")
+            values: NDArray[Any] = dataset[row]
+            return values
+        except Exception as error:
+            raise ShardError(f"{self.path}: {name} of sample {row} cannot be read ({error}); {_ANEW}") from error
+
+    def _column_table(self, row: int) -> NDArray[np.float64]:
+        """(K, fields) rows of `COLUMN_FIELDS`."""
+        table: NDArray[np.float64] = self._chunk("columns", row)
+        count = int(self._tables["n_columns"][row])
+        if not 0 <= count <= len(table):
+            raise ShardError(f"{self.path}, sample {row}: {count} columns in a table of {len(table)}; {_ANEW}")
+        return table[:count]
+
+    def _kinds(self, row: int) -> tuple[str, ...]:
+        """Compositions of the kinds of column."""
+        try:
+            kinds = json.loads(str(self._tables["kinds"][row]))
+        except (ValueError, RecursionError) as error:
+            raise ShardError(f"{self.path}, sample {row}: kinds are no JSON ({error}); {_ANEW}") from error
+        if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+            raise ShardError(f"{self.path}, sample {row}: kinds are no list of names; {_ANEW}")
+        return tuple(kinds)
+
+    def _check_sample(self, row: int, image: NDArray[np.uint16]) -> None:
+        """Compare a sample with its own digest, where no sidecar has digests of chunks."""
+        table = np.ascontiguousarray(self._column_table(row))
+        found = hashlib.sha256(str(self._tables["spec"][row]).encode() + image.tobytes() + table.tobytes()).hexdigest()
+        if found != self.digest(row):
             raise ShardError(
-                f"{self.path}: {name} cannot be read ({error}); render or download the shard anew"
-            ) from error
+                f"{self.path}, sample {row}: SHA-256 is {found}, the shard says {self.digest(row)}; {_ANEW}"
+            )
+
+
+class _Sidecar:
+    """Where a shard's chunks lie and what their digests are; reads them from the file itself.
+
+    Positioned reads share nothing between processes, and a file that is cut short under them is an error, where
+    mapped memory would end the process.
+    """
+
+    def __init__(self, shard: Path, told: dict[str, Any]) -> None:
+        self._descriptor = -1
+        self._entries: dict[str, dict[str, Any]] = told["datasets"]
+        rows = told["rows"]
+        for name, entry in self._entries.items():
+            entry["dtype"], entry["shape"] = np.dtype(str(entry["dtype"])), tuple(entry["shape"])
+            if any(len(entry[key]) != rows for key in ("offsets", "sizes", "sha256")):
+                raise ValueError(f"{name} has not {rows} chunks")
+            if tuple(entry["filters"]) not in (("shuffle", "deflate"), ()):
+                raise ValueError(f"{name} is packed by {entry['filters']}")
+        self._checked = {name: bytearray(len(entry["sizes"])) for name, entry in self._entries.items()}
+        self._descriptor = os.open(shard, os.O_RDONLY)
+        if "rest" in told:
+            with shard.open("rb") as file:
+                found = _digest_of_rest(file, self._entries, told["bytes"])
+            if found != told["rest"]:
+                raise ShardError(
+                    f"{shard}: damaged, what is not in chunks has another digest than in the sidecar; {_ANEW}"
+                )
+
+    @classmethod
+    def beside(cls, shard: Path, sha256: str | None) -> _Sidecar | None:
+        """The sidecar of a shard, None where there is none and none is asked for."""
+        path = sidecar_path(shard)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            if sha256 is None:
+                return None
+            raise ShardError(f"{path}: missing; {_ANEW}") from error
+        except OSError as error:
+            raise ShardError(f"{path}: cannot be read ({error}); {_ANEW}") from error
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise ShardError(f"{path}: SHA-256 differs from the manifest's; {_ANEW}")
+        try:
+            told = json.loads(content)
+            size = shard.stat().st_size
+            if told["bytes"] != size:
+                raise ShardError(
+                    f"{shard}: truncated or damaged, {size} bytes, {path.name} says {told['bytes']}; {_ANEW}"
+                )
+            return cls(shard, told)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise ShardError(f"{path}: damaged ({error!r}); {_ANEW}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        """Close the file where nobody did."""
+        self.close()
+
+    def chunk(self, name: str, row: int, shape: tuple[int, ...] | None) -> NDArray[Any]:
+        """One sample's array.
+
+        Raises:
+            KeyError, ValueError, TypeError, OSError: there is none, or it is not what was written.
+        """
+        entry = self._entries[name]
+        dtype, each = entry["dtype"], entry["shape"][1:]
+        _check_form(name, dtype, each, shape)
+        whole = prod(each) * dtype.itemsize
+        size, offset = entry["sizes"][row], entry["offsets"][row]
+        if not 0 <= whole <= _MOST_SAMPLE_BYTES or not 0 <= size <= 1.1 * whole + 1024:
+            raise ValueError(f"of shape {each} in {size} bytes, more than a sample holds")
+        packed = os.pread(self._descriptor, size, offset)
+        if not self._checked[name][row]:
+            if hashlib.sha256(packed).hexdigest()[:_DIGEST] != entry["sha256"][row]:
+                raise ValueError("its SHA-256 is not that in the sidecar")
+            self._checked[name][row] = 1
+        raw = _inflated(packed, whole) if entry["filters"] else packed
+        if len(raw) != whole:
+            raise ValueError(f"{len(raw)} bytes, expected {whole}")
+        if not entry["filters"]:
+            plain: NDArray[Any] = np.frombuffer(raw, dtype).reshape(each)
+            return plain
+        bytes_apart = np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)
+        values: NDArray[Any] = np.ascontiguousarray(bytes_apart.T).view(dtype).reshape(each)
+        return values
+
+
+def _inflated(packed: bytes, whole: int) -> bytes:
+    """What was deflated, never more than a byte beyond the size that it must have."""
+    inflate = zlib.decompressobj()
+    try:
+        raw = inflate.decompress(packed, whole + 1)
+        if not inflate.eof:
+            raw += inflate.decompress(inflate.unconsumed_tail, 1)
+    except zlib.error as error:
+        raise ValueError(f"not deflated: {error}") from error
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError("deflated data that do not end where they should")
+    return raw
+
+
+def _check_form(name: str, dtype: np.dtype[Any], found: tuple[int, ...], wanted: tuple[int, ...] | None) -> None:
+    """Raise `ValueError` where an array is not of the type and shape that was written."""
+    expected = _DTYPES.get(name, "<u2" if name in SCALED else "|u1")
+    if dtype != np.dtype(expected):
+        raise ValueError(f"of type {dtype}, expected {np.dtype(expected)}")
+    if wanted is not None and tuple(found) != wanted:
+        raise ValueError(f"of shape {tuple(found)}, expected {wanted}")
+    if name == "columns" and (len(found) != 2 or found[1] != len(COLUMN_FIELDS)):
+        raise ValueError(f"of shape {tuple(found)}, expected {len(COLUMN_FIELDS)} fields")
+
+
+def _digest_of_rest(file: BinaryIO, entries: Mapping[str, Mapping[str, Any]], size: int) -> str:
+    """A digest of what lies between a file's chunks: numbers, texts, series and HDF5's own structures.
+
+    Raises:
+        ValueError: chunks lie over each other or outside of the file.
+    """
+    chunks = sorted(
+        (offset, length)
+        for entry in entries.values()
+        for offset, length in zip(entry["offsets"], entry["sizes"], strict=True)
+    )
+    digest, place = hashlib.sha256(), 0
+    for offset, length in [*chunks, (size, 0)]:
+        if not place <= offset <= offset + length <= size:
+            raise ValueError(f"a chunk of {length} bytes at {offset}, where {place} to {size} are free")
+        if offset > place:
+            file.seek(place)
+            digest.update(file.read(offset - place))
+        place = offset + length
+    return digest.hexdigest()[:_DIGEST]

@@ -1,0 +1,101 @@
+"""HDF5 files from anywhere: only what a file itself holds is read, and no more than it can hold."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["check_self_contained", "own_dataset", "read_whole"]
+
+_MOST_BYTES = 2**30
+"""Of a dataset that is read in one go: a shape of more is damage, or meant to fill the memory."""
+
+_MOST_TEXT = 2**24
+"""Entries of a dataset of text."""
+
+
+def own_dataset(file: h5py.File, path: str) -> h5py.Dataset:
+    """A dataset that the file itself holds: reached by hard links, neither virtual nor stored elsewhere.
+
+    Raises:
+        KeyError: there is no such dataset.
+        ValueError: it leads elsewhere; the message says how.
+    """
+    group = file
+    for part in path.split("/"):
+        link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
+        if link is None:
+            raise KeyError(f"no dataset {path}")
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{path} is a link to elsewhere ({type(link).__name__})")
+        group = group[part]
+    if not isinstance(group, h5py.Dataset):
+        raise ValueError(f"{path} is no dataset")
+    _check_storage(group, path)
+    return group
+
+
+def read_whole(dataset: h5py.Dataset) -> NDArray[Any]:
+    """All of a dataset, of a size that a memory holds; text as objects of type `str`.
+
+    Raises:
+        ValueError: it has no shape, or one too large.
+    """
+    if dataset.shape is None:
+        raise ValueError(f"{dataset.name} has no shape")
+    text = h5py.check_string_dtype(dataset.dtype) is not None
+    if (prod(dataset.shape) if text else dataset.nbytes) > (_MOST_TEXT if text else _MOST_BYTES):
+        raise ValueError(f"{dataset.name} has the shape {dataset.shape}: more than such a file holds")
+    values: NDArray[Any] = (dataset.asstr() if text else dataset)[()]
+    return np.asarray(values)
+
+
+def check_self_contained(file: h5py.File) -> None:
+    """Look at every link and dataset of a file, following none that leads out of it.
+
+    Raises:
+        ValueError: a link or dataset leads to another file, or a chunk would unpack to more than its dataset holds.
+    """
+    seen: set[Any] = set()
+    groups = [file["/"]]
+    while groups:
+        group = groups.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            where = f"{group.name.rstrip('/')}/{name}"
+            if isinstance(link, h5py.SoftLink):
+                # Within the file: what it points to is met by its own hard link.
+                continue
+            if not isinstance(link, h5py.HardLink):
+                raise ValueError(f"{where} is a link to another file ({type(link).__name__})")
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif isinstance(item, h5py.Dataset):
+                _check_storage(item, where)
+
+
+def _check_storage(dataset: h5py.Dataset, where: str) -> None:
+    """Raise `ValueError` for data that lie in other files, and for chunks that hold more than they should."""
+    settings = dataset.id.get_create_plist()
+    if settings.get_layout() == h5py.h5d.VIRTUAL:
+        raise ValueError(f"{where} is a virtual dataset, put together of others")
+    if settings.get_external_count():
+        raise ValueError(f"{where} lies in another file ({settings.get_external(0)[0]!r})")
+    if settings.get_layout() == h5py.h5d.CHUNKED and settings.get_nfilters():
+        # What deflate and its like make larger, they do by far less than this.
+        most = 1.1 * prod(dataset.chunks) * dataset.dtype.itemsize + 1024
+
+        def looked_at(info: Any) -> None:
+            if info.size > most:
+                raise ValueError(f"{where} has a chunk of {info.size} bytes, {most:.0f} at most are expected")
+
+        dataset.id.chunk_iter(looked_at)
