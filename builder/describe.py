@@ -52,6 +52,7 @@ _CONTEXT: dict[str, Any] = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -66,11 +67,13 @@ _CONTEXT: dict[str, Any] = {
     "md5": "cr:md5",
     "parentField": "cr:parentField",
     "path": "cr:path",
+    "rai": "http://mlcommons.org/croissant/RAI/",
     "recordSet": "cr:recordSet",
     "references": "cr:references",
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -139,7 +142,8 @@ def croissant(
 ) -> dict[str, Any]:
     """The library in Croissant 1.0: its files with checksums, and the catalogue as records.
 
-    Arrays stay in HDF5, of which Croissant has no reader: `shard` and `row` of a record say where they lie.
+    Arrays stay in HDF5, of which Croissant has no reader: `shard` and `row` of a record say where they lie. Parquet goes
+    by the name that the specification gives it, which is older than the registered one.
     """
     records = "samples"
     fields = [
@@ -167,7 +171,7 @@ def croissant(
                 "name": name,
                 "description": _told(name),
                 "contentUrl": addresses.file(name),
-                "encodingFormat": _kind(name),
+                "encodingFormat": _kind(name).replace("vnd.apache.parquet", "x-parquet"),
                 "contentSize": f"{file['bytes']} B",
                 "sha256": file["sha256"],
             }

@@ -16,7 +16,7 @@ __all__ = ["BrokenLink", "broken_links", "check_links"]
 
 _HOLDING = ("href", "src", "poster", "data", "action", "formaction")
 _IMPORT = re.compile(
-    r"""(?:\bfrom|\bimport)\s*\(?\s*["'](\.[^"']+)["']|new URL\(\s*["'](\.[^"']+)["']\s*,\s*import\.meta"""
+    r"""(?:\bfrom|\bimport)\s*\(?\s*["'](\.[^"']+)["']|\bnew URL\(\s*["']([^"':]+)["']\s*,\s*import\.meta"""
 )
 _URL = re.compile(r"""url\(\s*["']?([^"')]+)["']?\s*\)|@import\s+["']([^"']+)["']""")
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)

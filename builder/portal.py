@@ -161,6 +161,7 @@ def build_leaderboard(
         "validated": (out / "validation.html").is_file(),
         "docs": (out / "docs" / "index.html").is_file(),
         "manifest": None,
+        "site_url": "",
         "data_url": "data/",
         "citation": CITATION,
     }
