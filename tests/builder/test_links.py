@@ -31,7 +31,7 @@ def made(folder, files):
 
 
 def test_links_that_lead_somewhere_pass(tmp_path):
-    assert check_links(made(tmp_path, GOOD)) == 13
+    assert check_links(made(tmp_path, GOOD)) == 11
 
 
 @pytest.mark.parametrize(

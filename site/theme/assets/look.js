@@ -8,6 +8,13 @@
   show();
   dark.addEventListener("change", () => show());
   new MutationObserver(() => show()).observe(document.documentElement, { attributeFilter: ["data-look"] });
+  // For readers of the screen: the theme's dialog has no name, and navigation inside navigation or of code is none.
+  const mend = () => {
+    document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
+    for (const nav of document.querySelectorAll("nav.md-nav nav.md-nav:not([role]), nav.md-code__nav:not([role])")) nav.setAttribute("role", "presentation");
+  };
+  addEventListener("DOMContentLoaded", mend);
+  new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
   addEventListener("beforeprint", () => show(true));
   addEventListener("afterprint", () => show());
 }
