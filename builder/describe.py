@@ -142,8 +142,8 @@ def croissant(
 ) -> dict[str, Any]:
     """The library in Croissant 1.0: its files with checksums, and the catalogue as records.
 
-    Arrays stay in HDF5, of which Croissant has no reader: `shard` and `row` of a record say where they lie. Parquet goes
-    by the name that the specification gives it, which is older than the registered one.
+    Arrays stay in HDF5, of which Croissant has no reader: `shard` and `row` of a record say where they lie. Parquet
+    goes by the name that the specification gives it, which is older than the registered one.
     """
     records = "samples"
     fields = [

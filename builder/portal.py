@@ -274,8 +274,8 @@ def _metadata(
         ledger.write("metadata", name, text)
 
 
-def _changelog() -> str:
-    """The list of versions as HTML, one level of headings down and without its title."""
+def _changelog() -> list[dict[str, str]]:
+    """The versions with what changed in each, as HTML."""
     text = (CHECKOUT / "CHANGELOG.md").read_text(encoding="utf-8")
-    lower = "\n".join(f"#{line}" if line.startswith("#") else line for line in text.splitlines()[1:])
-    return str(markdown.markdown(lower))
+    versions = [part.partition("\n") for part in text.split("\n## ")[1:]]
+    return [{"title": title.strip(), "html": str(markdown.markdown(body))} for title, _, body in versions]

@@ -90,7 +90,9 @@ def test_a_visitor_clicks_through_a_site_in_a_folder_with_odd_names(visit, servi
 
 @pytest.mark.browser
 def test_without_javascript_text_downloads_and_documentation_remain(browser, server, site, library):
-    context = browser.new_context(java_script_enabled=False, accept_downloads=True, viewport={"width": 390, "height": 800})
+    context = browser.new_context(
+        java_script_enabled=False, accept_downloads=True, viewport={"width": 390, "height": 800}
+    )
     page = context.new_page()
     page.goto(f"{server}index.html")
     assert "ground-truth labels" in page.inner_text("main")

@@ -108,7 +108,7 @@ def test_samples_follow_their_schema(site, library):
     schema = json.loads((site / "schemas/sample.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     check = jsonschema.Draft202012Validator(schema)
-    files = [path for path in site.glob("samples/*/*.json")]
+    files = list(site.glob("samples/*/*.json"))
     assert len(files) == 24
     for path in files:
         check.validate(json.loads(path.read_text()))
@@ -175,9 +175,10 @@ def test_a_site_that_knows_its_address_tells_whole_ones(library, tmp_path):
     described = json.loads((tmp_path / "site/croissant.json").read_text())
     assert described["distribution"][0]["contentUrl"] == "https://example.org/v1/data/catalogue.parquet"
     assert "https://example.org/v1/sample.html?id=" in (tmp_path / "site/sitemap.xml").read_text()
-    assert '<link rel="canonical" href="https://example.org/v1/browse.html">' in (
-        tmp_path / "site/browse.html"
-    ).read_text()
+    assert (
+        '<link rel="canonical" href="https://example.org/v1/browse.html">'
+        in (tmp_path / "site/browse.html").read_text()
+    )
 
 
 def test_the_citation_is_that_of_the_file_everywhere(site, library):

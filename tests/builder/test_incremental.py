@@ -123,9 +123,14 @@ def test_a_ledger_that_cannot_be_read_means_building_all(tmp_path, text):
 def test_a_build_that_fails_keeps_what_it_made_and_removes_nothing(tmp_path):
     with Ledger(tmp_path) as ledger:
         ledger.write("pages", "old.html", "old")
-    with pytest.raises(RuntimeError), Ledger(tmp_path) as ledger:
-        ledger.write("pages", "new.html", "new")
-        raise RuntimeError
+
+    def failing():
+        with Ledger(tmp_path) as ledger:
+            ledger.write("pages", "new.html", "new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        failing()
     assert (tmp_path / "old.html").is_file()
     with Ledger(tmp_path) as ledger:
         ledger.write("pages", "new.html", "new")

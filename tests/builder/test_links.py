@@ -18,7 +18,7 @@ GOOD = {
     "a b/index.html": "",
     "p.svg": "<svg/>",
     "style.css": "/* url(gone.png) */ a { background: url('p.svg') }",
-    "code.js": "import { a } from './more.js';\nconst w = new Worker(new URL('more.js', import.meta.url));\nawait import('./more.js');",
+    "code.js": "import { a } from './more.js';\nnew Worker(new URL('more.js', import.meta.url));\nimport('./more.js');",
     "more.js": "export const a = 1;",
 }
 
