@@ -37,7 +37,7 @@ def test_search_finds_within_the_site(page, server):
     found = page.locator(".md-search-result__link").first
     found.wait_for()
     page.get_by_placeholder("Search").fill("Croissant")
-    page.locator(".md-search-result__link", has_text="Croissant").first.click()
+    page.locator(".md-search-result__link", has_text="Static API").first.click()
     page.wait_for_url("**/docs/static-api/**")
 
 
