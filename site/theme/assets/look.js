@@ -8,10 +8,14 @@
   show();
   dark.addEventListener("change", () => show());
   new MutationObserver(() => show()).observe(document.documentElement, { attributeFilter: ["data-look"] });
-  // For readers of the screen: the theme's dialog has no name, and navigation inside navigation or of code is none.
+  // For readers of the screen: the theme's dialog has no name, and several of its navigations have the same or none.
+  let named = 0;
   const mend = () => {
     document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
-    for (const nav of document.querySelectorAll("nav.md-nav nav.md-nav:not([role]), nav.md-code__nav:not([role])")) nav.setAttribute("role", "presentation");
+    for (const nav of document.querySelectorAll("nav.md-nav nav.md-nav[aria-label]:not([data-named]), nav.md-code__nav:not([data-named])")) {
+      nav.dataset.named = "";
+      nav.setAttribute("aria-label", `${nav.getAttribute("aria-label") ?? "Code"}, ${++named}`);
+    }
   };
   addEventListener("DOMContentLoaded", mend);
   new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
