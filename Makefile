@@ -32,6 +32,10 @@ release-check: env
 benchmark: env
 	$(RUN) -m pytest benchmarks -q -s --benchmark-disable-gc
 
+# The Nu Html Checker, for the test of the pages' HTML; it is skipped without. Needs npm, and Java to run.
+build/tools/node_modules/vnu-jar:
+	npm install --silent --no-audit --no-fund --prefix build/tools vnu-jar@26.9.27
+
 env: $(VENV)/.made
 
 # PyTorch first and pinned: everything after finds it there.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builder.browse_index import INDEX, write_index
+from builder.browse_index import INDEX, index_bytes
 from builder.portal import build_portal
 from builder.render import render_library
 from builder.serve import make_server
@@ -79,7 +79,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     thumbnails = json.loads((folder / "site/thumbs/index.json").read_text())
     many = many_samples(read_catalogue(folder / "library"), ROWS)
     start = time.perf_counter()
-    write_index(many, thumbnails, "many", folder / "site" / INDEX)
+    (folder / "site" / INDEX).write_bytes(index_bytes(many, thumbnails, "many"))
     written = time.perf_counter()
     library_plots(many)
     print(f"\n{ROWS:,} rows: index {written - start:.2f} s, {(folder / 'site' / INDEX).stat().st_size / 1e6:.2f} MB; ")

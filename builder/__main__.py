@@ -171,19 +171,34 @@ def portal(
     library: Annotated[Path, typer.Argument(help="A rendered library.")],
     out: Annotated[Path, typer.Option(help="Folder of the website.")] = Path("build/portal"),
     data_url: Annotated[str | None, typer.Option(help="Where the library is served, if not beside the pages.")] = None,
+    site_url: Annotated[
+        str | None, typer.Option(help="Where the pages are served, for sitemap and metadata; they work anywhere.")
+    ] = None,
     docs: Annotated[bool, typer.Option(help="Build the documentation too.")] = True,
     records: Annotated[Path | None, typer.Option(help="Folder of records, for the leaderboard.")] = None,
     validation: Annotated[
         Path, typer.Option(help="Folder of the networks' validation; that of the shipped weights unless given.")
     ] = _VALIDATION,
 ) -> None:
-    """Build the website of a library: static files for any web server."""
+    """Build the website of a library: static files for any web server. Run again, it makes only what changed."""
     report = build_portal(
-        library, out, data_url=data_url, docs=docs, records=records, validation=validation, on_left_out=_tell_left_out
+        library,
+        out,
+        data_url=data_url,
+        site_url=site_url,
+        docs=docs,
+        records=records,
+        validation=validation,
+        on_left_out=_tell_left_out,
     )
+    table = Table("part", "files", "size", "made", "reused", title_justify="left")
+    for name, part in sorted(report.parts.items(), key=lambda item: -item[1].bytes):
+        told = (f"{part.files:,}", f"{part.bytes / 1e6:,.2f} MB", f"{part.made:,}", f"{part.reused:,}")
+        table.add_row(name, *told)
+    console.print(table)
     console.print(
         f"{report.samples:,} samples, {report.files:,} files, {report.bytes / 1e6:,.1f} MB without the library, "
-        f"{report.seconds:.1f} s; open with: python -m builder serve {out}"
+        f"{report.links:,} links followed, {report.seconds:.1f} s; open with: python -m builder serve {out}"
     )
 
 

@@ -7,7 +7,6 @@ of eight bytes. A column of words is stored as codes into its `values`; `site/as
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from temimagenet.errors import ShardError
 
-__all__ = ["INDEX", "INDEX_SCHEMA", "write_index"]
+__all__ = ["INDEX", "INDEX_SCHEMA", "index_bytes"]
 
 INDEX = "browse.bin"
 INDEX_SCHEMA = 1
@@ -31,14 +30,13 @@ _ALIGN = 8
 _ID_DIGITS = 6
 
 
-def write_index(catalogue: pd.DataFrame, thumbnails: dict[str, Any], name: str, path: Path) -> None:
-    """Write the index.
+def index_bytes(catalogue: pd.DataFrame, thumbnails: dict[str, Any], name: str) -> bytes:
+    """The index as the content of its file.
 
     Args:
         catalogue: a row a sample.
         thumbnails: pack and offsets of each shard.
         name: the library's.
-        path: the file.
 
     Raises:
         ShardError: identities are not the recipe's name and the sample's number.
@@ -64,7 +62,7 @@ def write_index(catalogue: pd.DataFrame, thumbnails: dict[str, Any], name: str, 
         "packs": [thumbnails[shard]["pack"] for shard in values["shard"]],
         "notes": {"condition": _optics(catalogue)},
     }
-    path.write_bytes(_packed(facts, arrays, values))
+    return _packed(facts, arrays, values)
 
 
 def _coded(column: pd.Series[Any]) -> tuple[NDArray[Any], list[str]]:

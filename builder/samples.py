@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
+from builder.ledger import Ledger, digest_of_files
 from temimagenet.storage.shard import Shard, sidecar_path
 
 __all__ = ["FOLDER", "RECORD_SCHEMA", "write_samples"]
@@ -27,46 +27,72 @@ _DIGEST = 32
 _INDEX = "index.json"
 
 
-def write_samples(library: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, out: Path) -> None:
+def write_samples(ledger: Ledger, library: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, out: Path) -> None:
     """Write `ENGINE/ID.json` of every sample, and `index.json`: shards, their digests and each sample's bytes.
 
     Args:
+        ledger: knows which are there already; a shard's samples are written together.
         library: the library's folder.
         manifest: its manifest.
         catalogue: a row a sample and engine.
-        out: the folder, written anew.
+        out: the site's folder; the files are in its `samples/`.
     """
-    shutil.rmtree(out, ignore_errors=True)
     whole = {"name": manifest["name"], "version": manifest["version"], "schema": manifest["schema"]}
+    alike = {"library": whole, "licence": manifest["licence"], "citation": manifest["citation"]}
     engines = catalogue.groupby("id", sort=False)["engine"].agg(list).to_dict()
     neighbours = {str(engine): list(group["id"]) for engine, group in catalogue.groupby("engine")}
     place = {(engine, name): i for engine, names in neighbours.items() for i, name in enumerate(names)}
+    code = digest_of_files([Path(__file__)])
     shards: dict[str, Any] = {}
-    for name, rows in track(catalogue.groupby("shard", sort=False), description="samples"):
-        shard = {"path": str(name), **manifest["files"][name]}
-        sizes = [0] * len(rows)
-        for fields, facts in zip(rows.to_dict("records"), _contents(library / str(name)), strict=True):
-            identity, engine = fields["id"], fields["engine"]
+    for group, rows in track(catalogue.groupby("shard", sort=False), description="samples"):
+        name = str(group)
+        shard = {"path": name, **manifest["files"][name]}
+        beside = []
+        for identity, engine in zip(rows["id"], rows["engine"], strict=True):
             others, at = neighbours[engine], place[engine, identity]
-            sizes[fields["row"]] = sum(array["size"] for array in facts["arrays"].values())
-            record = {
-                "schema": RECORD_SCHEMA,
-                "library": whole,
-                "licence": manifest["licence"],
-                "citation": manifest["citation"],
-                "shard": shard,
-                "engines": engines[identity],
-                "previous": others[at - 1] if at else None,
-                "next": others[at + 1] if at + 1 < len(others) else None,
-                "fields": {key: _plain(value) for key, value in fields.items()},
-                **facts,
-            }
-            path = out / engine / f"{identity}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
-        shards[str(name)] = {**manifest["files"][name], "sizes": sizes}
+            beside.append(
+                {
+                    "engines": engines[identity],
+                    "previous": others[at - 1] if at else None,
+                    "next": others[at + 1] if at + 1 < len(others) else None,
+                }
+            )
+        fields = [{str(key): _plain(value) for key, value in row.items()} for row in rows.to_dict("records")]
+        common = {"schema": RECORD_SCHEMA, **alike, "shard": shard}
+
+        def make(
+            name: str = name,
+            common: dict[str, Any] = common,
+            fields: list[dict[str, Any]] = fields,
+            beside: list[dict[str, Any]] = beside,
+        ) -> tuple[Sequence[Path], list[int]]:
+            return _write_shard(library / name, common, fields, beside, out / FOLDER)
+
+        # Neither catalogue nor sidecar is named by the shard's digest, though both follow from it and the code.
+        sidecar = manifest["files"][sidecar_path(Path(name)).as_posix()]["sha256"]
+        sizes = ledger.piece("samples", name, [code, common, fields, beside, sidecar], make)
+        shards[name] = {**manifest["files"][name], "sizes": sizes}
     index = {"schema": RECORD_SCHEMA, "library": whole, "shards": shards}
-    (out / _INDEX).write_text(json.dumps(index, separators=(",", ":")), encoding="utf-8")
+    ledger.write("samples", f"{FOLDER}/{_INDEX}", json.dumps(index, separators=(",", ":")))
+
+
+def _write_shard(
+    path: Path,
+    common: dict[str, Any],
+    fields: list[dict[str, Any]],
+    beside: list[dict[str, Any]],
+    out: Path,
+) -> tuple[list[Path], list[int]]:
+    """Write the files of a shard's samples; return them, and the bytes of each row's arrays."""
+    paths, sizes = [], [0] * len(fields)
+    for row, links, facts in zip(fields, beside, _contents(path), strict=True):
+        sizes[row["row"]] = sum(array["size"] for array in facts["arrays"].values())
+        record = {**common, **links, "fields": row, **facts}
+        file = out / row["engine"] / f"{row['id']}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+        paths.append(file)
+    return paths, sizes
 
 
 def _contents(path: Path) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,8 @@ import pandas as pd
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from temimagenet.specimen.amorphous import SHIPPED_SHEETS, ring_sizes, sheet_of
+
 __all__ = ["SPLITS", "Plot", "Section", "library_plots"]
 
 SPLITS = {"train": "Train", "test": "Test", "heldout": "Held out"}
@@ -77,6 +79,7 @@ def library_plots(catalogue: pd.DataFrame) -> tuple[Section, ...]:
                 _bars(catalogue, "zone", "Zone axis", "Amorphous films have none.", by_count=True, missing="none"),
                 _bars(catalogue, "morphology", "Morphology", by_size, by_count=True),
                 _bars(catalogue, "split", "Split", "Held out: structures that training never sees."),
+                *([_rings(catalogue)] if (catalogue["morphology"] == "amorphous").any() else []),
             ),
         ),
         Section(
@@ -105,6 +108,32 @@ def library_plots(catalogue: pd.DataFrame) -> tuple[Section, ...]:
                     else []
                 ),
             ),
+        ),
+    )
+
+
+def _rings(catalogue: pd.DataFrame) -> Plot:
+    """Ring statistics: sizes of the rings of carbon in the amorphous sheets that a library shows."""
+    amorphous = catalogue[catalogue["morphology"] == "amorphous"]
+    numbers = amorphous["realisation"].astype(int) % SHIPPED_SHEETS
+    shown = {split: sorted(set(numbers[amorphous["split"] == split])) for split in SPLITS}
+    sheets = {number: sheet_of(number) for number in sorted(set(numbers))}
+    sizes = {number: ring_sizes(sheet.xy_A, sheet.neighbours, sheet.cell_A) for number, sheet in sheets.items()}
+    every = np.concatenate([sizes[number] for numbers in shown.values() for number in numbers])
+    atoms = range(int(every.min()), int(every.max()) + 1)
+    counts = [[sum(int((sizes[n] == size).sum()) for n in shown[split]) for split in SPLITS] for size in atoms]
+    labels = [f"{size} atoms" for size in atoms]
+    told = ", ".join(f"{label} {sum(row):,}" for label, row in zip(labels, counts, strict=True))
+    return Plot(
+        key="rings",
+        title="Rings of the amorphous sheets",
+        note=f"Atoms around each ring of {len(sheets)} sheet{'s' if len(sheets) != 1 else ''}, each counted once a "
+        f"split; mean {every.mean():.3g}.",
+        svg=_bar_picture("rings", "Rings of the amorphous sheets by number of atoms", told, labels, counts),
+        head=("Ring", "Rings", "Share", *SPLITS.values()),
+        rows=tuple(
+            (label, f"{sum(row):,}", f"{100.0 * sum(row) / len(every):.1f} %", *(f"{count:,}" for count in row))
+            for label, row in zip(labels, counts, strict=True)
         ),
     )
 

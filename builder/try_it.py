@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import shutil
+from collections.abc import Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from PIL import Image
 
+from builder.ledger import Ledger, digest_of_files
+from temimagenet import models
 from temimagenet.models import TASKS, Model, columns, inputs, load_model, predict
 from temimagenet.models.export import onnx_bytes
 from temimagenet.models.unet import COLUMN_CHANNELS
@@ -19,20 +23,29 @@ from temimagenet.storage import Shard
 
 __all__ = ["model_facts", "write_model"]
 
+FOLDER = "model"
+
 _TILE_PX = 1024
 _MOST_PIXELS = 4096**2
 _EXAMPLE_DB = 14.0
 
 
-def write_model(library: Path, catalogue: pd.DataFrame, out: Path) -> None:
-    """Write the shipped network, its constants and an example image of the library into a folder of the site."""
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    data = _shipped()
-    name = f"atomnet-{hashlib.sha256(data).hexdigest()[:12]}.onnx"
-    (out / name).write_bytes(data)
-    facts = model_facts() | {"file": name, "example": _example(library, catalogue, out)}
-    (out / "network.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+def write_model(ledger: Ledger, library: Path, catalogue: pd.DataFrame, out: Path) -> None:
+    """Write the shipped network, its constants and an example image of the library into `model/` of a site."""
+    folder = out / FOLDER
+
+    def network() -> tuple[Sequence[Path], str]:
+        data = _shipped()
+        path = folder / f"atomnet-{hashlib.sha256(data).hexdigest()[:12]}.onnx"
+        folder.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        return [path], path.name
+
+    package = Path(models.__file__).parent
+    made_of = [digest_of_files([Path(__file__), package, package.parent / "data" / "weights"]), version("onnx")]
+    facts = model_facts() | {"file": ledger.piece("model", "network", made_of, network)}
+    facts |= {"example": _example(ledger, library, catalogue)}
+    ledger.write("model", f"{FOLDER}/network.json", json.dumps(facts, indent=1))
 
 
 def model_facts() -> dict[str, Any]:
@@ -63,11 +76,13 @@ def _shipped() -> bytes:
     return onnx_bytes(Model(model.network, tuple(TASKS.values()), model.facts))
 
 
-def _example(library: Path, catalogue: pd.DataFrame, out: Path) -> dict[str, Any]:
+def _example(ledger: Ledger, library: Path, catalogue: pd.DataFrame) -> dict[str, Any]:
     """An image of the library that is noisy and full of columns, as a PNG of 16 bits, and what it is."""
     full = catalogue[catalogue["columns"] >= catalogue["columns"].median()]
     row = full.iloc[int((full["psnr_dB"] - _EXAMPLE_DB).abs().argmin())]
     with Shard(library / row["shard"]) as shard:
         counts = shard.image(int(row["row"]))
-    Image.fromarray(counts).save(out / "example.png")
+    buffer = io.BytesIO()
+    Image.fromarray(counts).save(buffer, "PNG")
+    ledger.write("model", f"{FOLDER}/example.png", buffer.getvalue())
     return {"file": "example.png", "name": f"{row['id']}.png", "pixel_size_A": float(row["pixel_size_A"])}

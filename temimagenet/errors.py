@@ -9,6 +9,7 @@ __all__ = [
     "MicrographError",
     "ModelError",
     "OpticsError",
+    "PortalError",
     "PrecisionError",
     "RecipeError",
     "ShardError",
@@ -71,3 +72,7 @@ class DeviceError(TEMImageNetError):
 
 class PrecisionError(TEMImageNetError):
     """A benchmark case, a submission or a record of results cannot be used."""
+
+
+class PortalError(TEMImageNetError):
+    """A website cannot be built from its sources, or its pages have links that lead nowhere."""

@@ -44,11 +44,10 @@ from temimagenet.specimen import (
     project,
     random_specimen,
     sheet_specimen,
-    shipped_sheet,
     strained,
     structure_from_text,
 )
-from temimagenet.specimen.amorphous import SHIPPED_SHEETS
+from temimagenet.specimen.amorphous import sheet_of
 
 __all__ = [
     "Sample",
@@ -143,7 +142,7 @@ def specimen_of(spec: SpecimenSpec) -> Specimen:
         SpecimenError: the material, structure or zone axis cannot be used.
     """
     if spec.kind == "amorphous":
-        return sheet_specimen(shipped_sheet((spec.realisation or 0) % SHIPPED_SHEETS))
+        return sheet_specimen(sheet_of(spec.realisation or 0))
     if spec.kind == "random":
         assert spec.size_A is not None
         return random_specimen(spec.seed, spec.size_A)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from builder.leaderboard import INK, svg_element
+from builder.ledger import Ledger
 from builder.validation.report import Part, Picture, Table, read_part
 from temimagenet.errors import PrecisionError
 
@@ -26,19 +26,18 @@ ORDER = (
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
-def validation_facts(folder: Path | None, out: Path) -> dict[str, Any]:
+def validation_facts(folder: Path | None, ledger: Ledger) -> dict[str, Any]:
     """What the page's template needs; pictures are copied into the site's `validation/`.
 
     Args:
         folder: folder of the results; None gives a page that says that there are none.
-        out: folder of the site.
+        ledger: writes the pictures that are not there already.
 
     Raises:
         PrecisionError: there is no such folder.
     """
     if folder is not None and not folder.is_dir():
         raise PrecisionError(f"no folder {folder}: expected results of python -m builder validate")
-    shutil.rmtree(out / "validation", ignore_errors=True)
     parts = [] if folder is None else [part for name in ORDER if (part := read_part(folder / f"{name}.json"))]
     sections = []
     for part in parts:
@@ -50,7 +49,7 @@ def validation_facts(folder: Path | None, out: Path) -> dict[str, Any]:
                 "asked": len(asked),
                 "met": sum(claim.met for claim in asked),
                 "plots": _plots(part),
-                "groups": _copied(part.pictures, folder / "pictures", out / "validation"),
+                "groups": _copied(part.pictures, folder / "pictures", ledger),
             }
         )
     origins = {tuple(sorted(part.origin.items())) for part in parts}
@@ -62,13 +61,12 @@ def validation_facts(folder: Path | None, out: Path) -> dict[str, Any]:
     }
 
 
-def _copied(pictures: Sequence[Picture], source: Path, target: Path) -> dict[str, list[Picture]]:
-    """Pictures by their title, copied into a folder; those whose file is gone are left out."""
+def _copied(pictures: Sequence[Picture], source: Path, ledger: Ledger) -> dict[str, list[Picture]]:
+    """Pictures by their title, copied into the site; those whose file is gone are left out."""
     groups: dict[str, list[Picture]] = {}
     for picture in pictures:
         if (source / picture.file).is_file():
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / picture.file, target / picture.file)
+            ledger.write("validation", f"validation/{picture.file}", (source / picture.file).read_bytes())
             groups.setdefault(picture.title, []).append(picture)
     return groups
 

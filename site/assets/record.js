@@ -85,7 +85,7 @@ export function bound({ fields, engines }, points) {
   if (!points.some((point) => point.inside)) return [say("No column lies in the image.")];
   if (fields.scan_form === "published" && fields.scan_sigma_A > 0) return [say("None: its rows were moved by whole pixels, and such displacements have no density.")];
   const code = "from temimagenet.render import with_bounds\n\nbounds_pm = 100 * with_bounds(sample).columns.crlb_A";
-  return [say("This library was rendered without bounds. The sample's own take a few seconds in Python, after the lines above:"), element("pre", { tabindex: 0, "aria-label": "Python code for bounds", id: "bound-snippet" }, element("code", {}, code))];
+  return [say("This library was rendered without bounds. The sample's own take a few seconds in Python, after the lines above:"), element("pre", { tabindex: 0, role: "region", "aria-label": "Python code for bounds", id: "bound-snippet" }, element("code", {}, code))];
 }
 
 /** Address of a sample's page. */

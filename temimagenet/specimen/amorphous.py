@@ -25,6 +25,7 @@ __all__ = [
     "AmorphousSheet",
     "amorphous_graphene",
     "ring_sizes",
+    "sheet_of",
     "sheet_specimen",
     "sheet_stack",
     "shipped_sheet",
@@ -153,6 +154,11 @@ def shipped_sheet(number: int) -> AmorphousSheet:
             data[f"neighbours_{number}"].astype(np.int64),
             int(data["seed"][number]),
         )
+
+
+def sheet_of(realisation: int) -> AmorphousSheet:
+    """The shipped sheet that a sample of this realisation shows: they are taken in turn."""
+    return shipped_sheet(realisation % SHIPPED_SHEETS)
 
 
 def sheet_stack(sheet: AmorphousSheet) -> Stack:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
-from builder.browse_index import INDEX, write_index
+from builder.browse_index import INDEX, index_bytes
 from builder.synthetic import many_samples
 from temimagenet.errors import ShardError
 from temimagenet.storage import read_catalogue
@@ -56,7 +56,7 @@ def test_identities_that_are_no_numbers_are_refused(site, library, tmp_path):
     catalogue.loc[3, "id"] = "mine"
     thumbnails = json.loads((site / "thumbs/index.json").read_text())
     with pytest.raises(ShardError, match="identities"):
-        write_index(catalogue, thumbnails, "tiny", tmp_path / INDEX)
+        (tmp_path / INDEX).write_bytes(index_bytes(catalogue, thumbnails, "tiny"))
 
 
 def counted(page, count):
@@ -78,7 +78,7 @@ def many(site, library, tmp_path_factory):
     folder = tmp_path_factory.mktemp("many") / "site"
     shutil.copytree(site, folder, ignore=shutil.ignore_patterns("docs", "data"))
     catalogue = many_samples(read_catalogue(library), MANY)
-    write_index(catalogue, json.loads((site / "thumbs/index.json").read_text()), "many", folder / INDEX)
+    (folder / INDEX).write_bytes(index_bytes(catalogue, json.loads((site / "thumbs/index.json").read_text()), "many"))
     return folder, catalogue
 
 

@@ -28,6 +28,10 @@ def test_numbers_are_those_of_the_catalogue(catalogue):
     assert material["Pt"][:2] == (str(len(pt)), f"{100 * len(pt) / len(catalogue):.1f} %")
     assert [int(n) for n in material["Pt"][2:]] == [(pt["split"] == s).sum() for s in ("train", "test", "heldout")]
     assert "browse.html?material=Pt" in plots["by-material"].links
+    rings = plots.pop("rings")
+    assert [row[0] for row in rings.rows] == ["5 atoms", "6 atoms", "7 atoms", "8 atoms"]
+    shares = [float(row[2].removesuffix(" %")) for row in rings.rows]
+    assert shares == pytest.approx([24, 55, 19, 2], abs=3)  # as site/docs/physics.md tells of all sheets
     for key, plot in plots.items():
         assert sum(int(row[1].replace(",", "")) for row in plot.rows) == len(catalogue), key
 

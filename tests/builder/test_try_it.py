@@ -375,6 +375,12 @@ def test_bad_drops_are_told_and_the_page_goes_on(page: Any) -> None:
     _wait_for(page, "holes.npy", "#drop")
     find("0.1")
     _wait_for(page, "1 pixel is not a number", "#notice")
+    huge = np.zeros((4200, 4200), np.uint8)
+    huge[0, 0] = 255
+    give("huge.png", _picture(huge))
+    _wait_for(page, "huge.png", "#drop")
+    find("0.1")
+    _wait_for(page, "4200 x 4200 pixels of 0.1 Å are more than this page can take", "#notice")
     give("good.npy", _npy(np.random.default_rng(0).poisson(9.0, (64, 64)).astype(float)))
     _wait_for(page, "good.npy", "#drop")
     for pixel, told in (("", "Enter the pixel size"), ("2", "not resolved"), ("0.0001", "less than half an ångström")):
