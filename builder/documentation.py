@@ -34,7 +34,12 @@ def write_docs(ledger: Ledger, checkout: Path, out: Path) -> None:
     Raises:
         PortalError: mkdocs failed; the message ends with its output.
     """
-    sources = [checkout / "mkdocs.yml", checkout / "site" / "docs", checkout / "site" / "theme"]
+    sources = [
+        checkout / "mkdocs.yml",
+        checkout / "site" / "docs",
+        checkout / "site" / "theme",
+        checkout / "builder" / "notebooks.py",
+    ]
     made_of = [digest_of_files([*sources, checkout / "temimagenet"]), {name: version(name) for name in _MADE_BY}]
     ledger.piece("docs", "mkdocs", made_of, lambda: (_build(checkout, out / FOLDER), None))
 

@@ -115,4 +115,4 @@ def test_downloads_tell_sizes_checksums_and_versions(site, library):
     for name, facts in manifest["files"].items():
         assert f'href="data/{name}"' in text
         assert facts["sha256"] in text
-    assert f"<h3>{manifest['version']}" in text
+    assert f"<summary>What is new in {manifest['version']}" in text

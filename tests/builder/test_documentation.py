@@ -36,7 +36,8 @@ def test_search_finds_within_the_site(page, server):
     page.get_by_placeholder("Search").fill("Cramér bound")
     found = page.locator(".md-search-result__link").first
     found.wait_for()
-    page.get_by_placeholder("Search").fill("Croissant")
+    page.get_by_placeholder("Search").fill("")
+    page.get_by_placeholder("Search").press_sequentially("Croissant")
     page.locator(".md-search-result__link", has_text="Static API").first.click()
     page.wait_for_url("**/docs/static-api/**")
 

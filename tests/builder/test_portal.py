@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builder.portal import build_portal, thumbnail
+from builder.portal import build_portal
 from builder.render import render_library
 from builder.serve import Handler
+from builder.thumbnails import thumbnail
 from temimagenet import LABELS, TEMImageNet
 from temimagenet.errors import ShardError
 
