@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from distributed import as_completed
 
-from builder.render import cluster_client, progress_bar
+from builder.render import cluster_client
 from temimagenet.atlas import TableTask, check_folder, compute_table, merge_tables
 from temimagenet.device import check_device
+from temimagenet.bar import progress_bar
 
 __all__ = ["compute_atlas"]
 

@@ -80,7 +80,7 @@ class TEMImageNet(Dataset[Sample]):
             raise DatasetError(f"unknown split {split!r}: expected one of {', '.join(self.splits)}, or None for all")
         if verify:
             verify_library(self.root)
-        self.catalogue = _select(read_catalogue(self.root), self.root, split, engine, where)
+        self.catalogue = select_rows(read_catalogue(self.root), self.root, split, engine, where)
         self._shards: dict[str, Shard] = {}
         self._process = os.getpid()
 
@@ -377,7 +377,7 @@ def plot(sample: Sample, axes: Axes | None = None) -> Figure:
     return figure
 
 
-def _select(catalogue: pd.DataFrame, root: Path, split: str | None, engine: str, where: str | None) -> pd.DataFrame:
+def select_rows(catalogue: pd.DataFrame, root: Path, split: str | None, engine: str, where: str | None) -> pd.DataFrame:
     """Rows of the catalogue that are asked for."""
     engines = sorted(catalogue["engine"].unique())
     if engine not in engines:

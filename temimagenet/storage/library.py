@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,12 +39,14 @@ __all__ = [
     "CATALOGUE",
     "MANIFEST",
     "ShardTask",
+    "close_library",
     "finish_library",
     "plan_library",
     "read_catalogue",
     "read_manifest",
     "render_shard",
     "shard_is_done",
+    "shard_is_whole",
     "verify_library",
 ]
 
@@ -181,11 +183,15 @@ def render_shard(task: ShardTask, root: Path, on_sample: Callable[[], None] = la
 
 def shard_is_done(task: ShardTask, root: Path) -> bool:
     """Whether a task's shard exists with the right checksum and was made by the very same task."""
-    path = root / task.name
+    return shard_is_whole(root / task.name, task.fingerprint)
+
+
+def shard_is_whole(path: Path, fingerprint: str) -> bool:
+    """Whether a shard exists with the right checksum and was made by the work of this fingerprint."""
     try:
         sidecar = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
         return bool(
-            sidecar["task"] == task.fingerprint
+            sidecar["task"] == fingerprint
             and path.stat().st_size == sidecar["bytes"]
             and sha256_of(path) == sidecar["sha256"]
         )
@@ -207,23 +213,32 @@ def finish_library(root: Path, recipe: Recipe, tasks: tuple[ShardTask, ...]) -> 
     for task in tasks:
         if not shard_is_done(task, root):
             raise ShardError(f"{root / task.name}: missing or damaged; run the render again to complete the library")
-    wanted = {task.name for task in tasks} | {sidecar_path(Path(task.name)).as_posix() for task in tasks}
+    return close_library(root, recipe.name, recipe.to_json(), [task.name for task in tasks])
+
+
+def close_library(root: Path, name: str, recipe_json: str, shards: Sequence[str]) -> Path:
+    """Write the catalogue, the recipe and the manifest of whole shards; others and temporary files are removed.
+
+    Returns:
+        The manifest's path.
+    """
+    wanted = {*shards, *(sidecar_path(Path(shard)).as_posix() for shard in shards)}
     for file in [*(root / "shards").iterdir(), *root.glob(".*.partial")]:
         if file.relative_to(root).as_posix() not in wanted:
             file.unlink()
-    rows = [row for task in tasks for row in _catalogue_rows(root, task.name)]
+    rows = [row for shard in shards for row in _catalogue_rows(root, shard)]
     frame = pd.DataFrame(rows)
     with replacing(root / CATALOGUE) as partial:
         pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), partial, compression="snappy")
     with replacing(root / RECIPE) as partial:
-        partial.write_text(recipe.to_json(), encoding="utf-8")
+        partial.write_text(recipe_json, encoding="utf-8")
     files = {}
-    for name in sorted(wanted | {CATALOGUE, RECIPE}):
-        path = root / name
-        files[name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+    for file_name in sorted(wanted | {CATALOGUE, RECIPE}):
+        path = root / file_name
+        files[file_name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
     manifest = {
         "schema": SCHEMA,
-        "name": recipe.name,
+        "name": name,
         "version": __version__,
         "licence": LICENCE,
         "citation": CITATION,
@@ -317,6 +332,7 @@ def _catalogue_rows(root: Path, name: str) -> list[dict[str, Any]]:
         return [
             {
                 **_spec_fields(spec),
+                **_unknown_fields(spec),
                 "engine": shard.engine,
                 "shard": name,
                 "row": row,
@@ -333,6 +349,9 @@ def _catalogue_rows(root: Path, name: str) -> list[dict[str, Any]]:
 
 def _against_linear(engine: str, spec: SampleSpec) -> dict[str, float]:
     """A multislice twin's mean over the linear one's, and how far its column maxima lie from the true positions."""
+    if spec.specimen.kind == "unknown":
+        names = ("mean_to_linear", "column_to_linear_min", "column_to_linear_max", "column_shift_pm")
+        return dict.fromkeys(names, np.nan)
     if engine == "linear":
         return {
             "mean_to_linear": 1.0,
@@ -347,6 +366,13 @@ def _against_linear(engine: str, spec: SampleSpec) -> dict[str, float]:
         "column_to_linear_max": told.column_ratio[1],
         "column_shift_pm": told.column_shift_pm,
     }
+
+
+def _unknown_fields(spec: SampleSpec) -> dict[str, Any]:
+    """What nobody knows of an image that others made."""
+    if spec.specimen.kind != "unknown":
+        return {}
+    return {"background": "unknown", "background_level": np.nan, "zone": "", "material": "unknown"}
 
 
 def _bound_fields(table: NDArray[np.float64]) -> dict[str, float]:
@@ -365,7 +391,7 @@ def _spec_fields(spec: SampleSpec) -> dict[str, Any]:
         "split": spec.split,
         "entry": spec.entry,
         "material": _material_name(spec),
-        "formula": "" if what.kind == "random" else _formula(what.material, what.cif),
+        "formula": "" if what.kind in ("random", "unknown") else _formula(what.material, what.cif),
         "zone": "" if what.kind in ("amorphous", "random") else "[" + "".join(map(str, what.zone)) + "]",
         "morphology": _morphology(spec),
         "thickness_A": np.nan if what.thickness_A is None else what.thickness_A,
@@ -392,7 +418,7 @@ def _spec_fields(spec: SampleSpec) -> dict[str, Any]:
         "background": spec.background.kind,
         "background_level": _background_level(spec),
         "psnr_dB": spec.psnr_dB,
-        "radius_A": optics.column_radius_A,
+        "radius_A": spec.radius_A,
     }
 
 

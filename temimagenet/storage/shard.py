@@ -20,14 +20,24 @@ import torch
 from numpy.typing import NDArray
 
 from temimagenet import __version__
-from temimagenet.errors import RecipeError, ShardError
+from temimagenet.errors import LabelError, RecipeError, ShardError
 from temimagenet.imaging.fourier import FourierImage
 from temimagenet.imaging.scan import Scan
 from temimagenet.labels import MAPS, SCALED, Columns, Scaled, check_labels, quantise
 from temimagenet.recipe import Engine, SampleSpec, spec_from_json, spec_to_json
 from temimagenet.render import Sample, draw_label
 
-__all__ = ["COLUMN_FIELDS", "DENSE_MAPS", "LICENCE", "SCHEMA", "Shard", "sha256_of", "sidecar_path", "write_shard"]
+__all__ = [
+    "COLUMN_FIELDS",
+    "DENSE_MAPS",
+    "LICENCE",
+    "NO_SERIES",
+    "SCHEMA",
+    "Shard",
+    "sha256_of",
+    "sidecar_path",
+    "write_shard",
+]
 
 SCHEMA = 1
 LICENCE = "CC-BY-4.0"
@@ -49,6 +59,9 @@ COLUMN_FIELDS = (
 _COMPACT_MAPS = ("noNoise", "noBackgroundnoNoise")
 DENSE_MAPS = MAPS
 _COMPRESSION = 1
+
+NO_SERIES = -1
+"""Stands in `series_index` for a sample that has no Fourier series: one that others made."""
 
 
 def sidecar_path(shard: Path) -> Path:
@@ -94,6 +107,7 @@ def write_shard(
     recipe_json: str,
     task: str = "",
     dense: bool = False,
+    maps: Sequence[str] | None = None,
     on_sample: Callable[[], None] = lambda: None,
 ) -> None:
     """Write samples to a shard and its sidecar, whole or not at all.
@@ -106,12 +120,14 @@ def write_shard(
         recipe_json: the resolved recipe.
         task: fingerprint of the work, by which a later run knows that it is done.
         dense: store every map rather than those that cannot be redrawn.
+        maps: store these maps instead.
         on_sample: called after each sample, for a progress bar.
 
     Raises:
         ShardError: the disk is full or cannot be written, or the number of samples is not `rows`.
     """
-    maps = DENSE_MAPS if dense else _COMPACT_MAPS
+    if maps is None:
+        maps = DENSE_MAPS if dense else _COMPACT_MAPS
     # The file is made in memory, so that a full disk meets one plain write and HDF5 never a file it cannot close.
     with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
         index = _fill(file, samples, rows, maps, on_sample)
@@ -170,15 +186,14 @@ def _fill(
         texts["kinds"].append(json.dumps(sample.columns.kinds))
         texts["sha256"].append(hashlib.sha256(spec.encode() + image.tobytes() + table.tobytes()).hexdigest())
         scalars.append((sample.dose_e_per_A2, sample.clean_peak, float(np.sum(table[:, 7]))))
-        assert sample.series is not None
-        series_index.append(series.add(sample.series))
+        series_index.append(NO_SERIES if sample.series is None else series.add(sample.series))
         scan = sample.series_scan
         scalars[-1] += (scan.rotation_deg, *scan.offset_A)
         on_sample()
     if count != rows:
         raise ShardError(f"{file.filename}: got {'more' if count > rows else count} samples, expected {rows}")
 
-    most = max(len(table) for table in tables)
+    most = max(1, *(len(table) for table in tables))
     for row, table in enumerate(tables):
         padded = np.full((most, len(COLUMN_FIELDS)), np.nan)
         padded[: len(table)] = table
@@ -259,6 +274,10 @@ class _SeriesTable:
 
     def write(self, group: h5py.Group) -> None:
         """Write as ragged arrays."""
+        if not self._series:
+            group["start"], group["cell_A"] = np.zeros(1, np.int64), np.zeros((0, 2, 2))
+            group["hk"], group["coefficients"] = np.zeros((0, 2), np.int16), np.zeros((0, 2), np.float32)
+            return
         lengths = [len(series.hk) for series in self._series]
         group["start"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         group["cell_A"] = np.stack([series.cell_A for series in self._series])
@@ -349,9 +368,15 @@ class Shard:
             raise ShardError(f"{self.path}, sample {row}: {error}") from error
 
     def series(self, row: int) -> FourierImage:
-        """The Fourier series of sample `row`'s clean image."""
-        start, cell, hk, coefficients = self._series
+        """The Fourier series of sample `row`'s clean image.
+
+        Raises:
+            LabelError: the sample has none, since others made it.
+        """
         which = int(self._read("series_index", row))
+        if which == NO_SERIES:
+            raise LabelError(f"{self.path}, sample {row}: others made it, it has no Fourier series")
+        start, cell, hk, coefficients = self._series
         part = slice(int(start[which]), int(start[which + 1]))
         return FourierImage(cell[which], hk[part], torch.view_as_complex(torch.from_numpy(coefficients[part].copy())))
 
@@ -374,7 +399,7 @@ class Shard:
         """Read a sample; labels that are not stored are redrawn by the code that would have stored them.
 
         Raises:
-            LabelError: unknown label.
+            LabelError: unknown label, or one that the shard lacks and cannot redraw, since others made its samples.
             ShardError: the shard is damaged, or has no such row.
         """
         wanted = check_labels(tuple(labels))
@@ -393,6 +418,8 @@ class Shard:
                 drawn[name] = Scaled(self._read(name, row), offset, step).restore()
             elif name in self._file and name in MAPS:
                 drawn[name] = torch.from_numpy(self._read(name, row).astype(np.float32))
+            elif spec.specimen.kind == "unknown" and name in MAPS:
+                raise LabelError(f"{self.path}: {name} is absent: the files that it was converted from had none")
             else:
                 if "2x" in name and series is None:
                     series = self.series(row)
