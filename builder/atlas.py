@@ -11,8 +11,8 @@ from distributed import as_completed
 
 from builder.render import cluster_client
 from temimagenet.atlas import TableTask, check_folder, compute_table, merge_tables
-from temimagenet.device import check_device
 from temimagenet.bar import progress_bar
+from temimagenet.device import check_device
 
 __all__ = ["compute_atlas"]
 

@@ -194,8 +194,8 @@ def convert(
     """Write the published TEMImageNet v1.3 as a library. Run again after an interruption, it goes on."""
     from typing import cast, get_args
 
-    from temimagenet.errors import DatasetError
     from temimagenet.bar import progress_bar
+    from temimagenet.errors import DatasetError
     from temimagenet.recipe import Engine
     from temimagenet.storage.published import PublishedFolder, convert_published
 

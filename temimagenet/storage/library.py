@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ __all__ = [
     "CATALOGUE",
     "MANIFEST",
     "ShardTask",
+    "check_manifest",
     "close_library",
     "finish_library",
     "plan_library",
@@ -260,15 +261,38 @@ def read_manifest(root: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ShardError(f"{root}: not a finished library, {MANIFEST} is missing; render it or point to its folder")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        schema, files = int(manifest["schema"]), manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"{path}: damaged ({error}); render or download the library anew") from error
-    if schema > SCHEMA:
-        raise ShardError(f"{path}: schema {schema}, this version of temimagenet reads up to {SCHEMA}; upgrade it")
-    for name in files:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error}); render or download the library anew") from error
+    manifest = check_manifest(content, str(path))
+    for name in manifest["files"]:
         if not (root / name).resolve().is_relative_to(root.resolve()):
             raise ShardError(f"{path}: file name {name!r} points outside the library; do not use this library")
+    return manifest
+
+
+def check_manifest(content: bytes, where: str) -> dict[str, Any]:
+    """A manifest from its text.
+
+    Args:
+        content: the text.
+        where: where it is from, for messages.
+
+    Raises:
+        ShardError: it is damaged, of a newer schema, or names files outside the library.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads(content)
+        schema, files = int(manifest["schema"]), manifest["files"]
+        sizes = {str(name): (int(facts["bytes"]), str(facts["sha256"])) for name, facts in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ShardError(f"{where}: damaged ({error}); render or download the library anew") from error
+    if schema > SCHEMA:
+        raise ShardError(f"{where}: schema {schema}, this version of temimagenet reads up to {SCHEMA}; upgrade it")
+    for name in sizes:
+        plain = PurePosixPath(name)
+        if plain.is_absolute() or ".." in plain.parts or "\\" in name or ":" in name or not plain.parts:
+            raise ShardError(f"{where}: file name {name!r} points outside the library; do not use this library")
     return manifest
 
 

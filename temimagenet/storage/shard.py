@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ from temimagenet.imaging.scan import Scan
 from temimagenet.labels import MAPS, SCALED, Columns, Scaled, check_labels, quantise
 from temimagenet.recipe import Engine, SampleSpec, spec_from_json, spec_to_json
 from temimagenet.render import Sample, draw_label
+from temimagenet.storage.parts import PartFile, rest_digest
 
 __all__ = [
     "COLUMN_FIELDS",
@@ -33,6 +34,7 @@ __all__ = [
     "LICENCE",
     "NO_SERIES",
     "SCHEMA",
+    "SERIES_ARRAYS",
     "Shard",
     "sha256_of",
     "sidecar_path",
@@ -59,6 +61,9 @@ COLUMN_FIELDS = (
 _COMPACT_MAPS = ("noNoise", "noBackgroundnoNoise")
 DENSE_MAPS = MAPS
 _COMPRESSION = 1
+
+SERIES_ARRAYS = ("hk", "coefficients")
+"""Large arrays of the series table, which only the 2x maps need."""
 
 NO_SERIES = -1
 """Stands in `series_index` for a sample that has no Fourier series: one that others made."""
@@ -148,6 +153,7 @@ def write_shard(
         partial.write_bytes(content)
         sidecar_path(path).unlink(missing_ok=True)
     facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    index["rest_sha256"] = rest_digest(content, index)
     sidecar = {"schema": SCHEMA, "shard": path.name, "rows": rows, "task": task, **facts, **index}
     with replacing(sidecar_path(path)) as partial:
         partial.write_text(json.dumps(sidecar, separators=(",", ":")), encoding="utf-8")
@@ -157,8 +163,9 @@ def _fill(
     file: h5py.File, samples: Iterable[Sample], rows: int, maps: Sequence[str], on_sample: Callable[[], None]
 ) -> dict[str, Any]:
     """Write everything; returns the sidecar's entries but for the byte offsets, known once the file is closed."""
-    index: dict[str, Any] = {"datasets": {}, "kinds": [], "n_columns": []}
+    index: dict[str, Any] = {"datasets": {}, "series": {}, "kinds": [], "n_columns": []}
     series = _SeriesTable()
+    chunks: dict[str, list[bytes]] = {}
     tables: list[NDArray[np.float64]] = []
     texts: dict[str, list[str]] = {"spec": [], "kinds": [], "sha256": []}
     scalars: list[tuple[float, ...]] = []
@@ -170,15 +177,15 @@ def _fill(
         if count > rows:
             break
         image = sample.image.cpu().numpy().astype(np.uint16)
-        _put(file, index, "image", rows, row, image)
+        _put(chunks, index, "image", rows, image)
         for name in maps:
             if name in scales:
                 scaled = sample.scaled[name]
-                _put(file, index, name, rows, row, scaled.integers)
+                _put(chunks, index, name, rows, scaled.integers)
                 scales[name].append((scaled.offset, scaled.step))
             else:
-                _put(file, index, name, rows, row, sample.labels[name].cpu().numpy().astype(np.uint8))
-        _put(file, index, "row_shift_A", rows, row, sample.row_shift_A.astype(np.float32))
+                _put(chunks, index, name, rows, sample.labels[name].cpu().numpy().astype(np.uint8))
+        _put(chunks, index, "row_shift_A", rows, sample.row_shift_A.astype(np.float32))
         table = _column_table(sample.columns, image.shape)
         tables.append(table)
         spec = spec_to_json(sample.spec)
@@ -194,10 +201,11 @@ def _fill(
         raise ShardError(f"{file.filename}: got {'more' if count > rows else count} samples, expected {rows}")
 
     most = max(1, *(len(table) for table in tables))
-    for row, table in enumerate(tables):
+    for table in tables:
         padded = np.full((most, len(COLUMN_FIELDS)), np.nan)
         padded[: len(table)] = table
-        _put(file, index, "columns", rows, row, padded)
+        _put(chunks, index, "columns", rows, padded)
+    _write_chunks(file, index, chunks)
     file["columns"].attrs["fields"] = list(COLUMN_FIELDS)
     index["datasets"]["columns"]["fields"] = list(COLUMN_FIELDS)
     for name, pairs in scales.items():
@@ -218,13 +226,11 @@ def _fill(
     return index
 
 
-def _put(file: h5py.File, index: dict[str, Any], name: str, rows: int, row: int, values: NDArray[Any]) -> None:
-    """Write one sample's array as one shuffled, deflated chunk, and note its digest."""
+def _put(chunks: dict[str, list[bytes]], index: dict[str, Any], name: str, rows: int, values: NDArray[Any]) -> None:
+    """Keep one sample's array as one shuffled, deflated chunk, and note its digest."""
     entry = index["datasets"].get(name)
     if entry is None:
-        file.create_dataset(
-            name, (rows, *values.shape), values.dtype, chunks=(1, *values.shape), shuffle=True, compression=_COMPRESSION
-        )
+        chunks[name] = []
         entry = index["datasets"][name] = {
             "dtype": values.dtype.str,
             "shape": [rows, *values.shape],
@@ -235,18 +241,44 @@ def _put(file: h5py.File, index: dict[str, Any], name: str, rows: int, row: int,
         }
     raw = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize)
     packed = zlib.compress(np.ascontiguousarray(raw.T).tobytes(), _COMPRESSION)
-    file[name].id.write_direct_chunk((row, *(0 for _ in values.shape)), packed)
+    chunks[name].append(packed)
     entry["sizes"].append(len(packed))
     entry["sha256"].append(hashlib.sha256(packed).hexdigest()[:32])
 
 
+def _write_chunks(file: h5py.File, index: dict[str, Any], chunks: dict[str, list[bytes]]) -> None:
+    """Write array after array, each in the order of samples: who needs a few arrays reads a few ranges."""
+    for name in sorted(chunks, key=lambda name: name in MAPS):
+        shape = tuple(index["datasets"][name]["shape"])
+        dataset = file.create_dataset(
+            name,
+            shape,
+            np.dtype(index["datasets"][name]["dtype"]),
+            chunks=(1, *shape[1:]),
+            shuffle=True,
+            compression=_COMPRESSION,
+        )
+        for row, packed in enumerate(chunks[name]):
+            dataset.id.write_direct_chunk((row, *(0 for _ in shape[1:])), packed)
+
+
 def _add_offsets(file: h5py.File, index: dict[str, Any]) -> None:
     """Look up where each chunk came to lie."""
-    for name, entry in index["datasets"].items():
+    for name in SERIES_ARRAYS:
+        dataset = file[f"series/{name}"]
+        entry: dict[str, list[Any]] = {"offsets": [], "sizes": [], "sha256": []}
+        for number in range(dataset.id.get_num_chunks() if dataset.chunks else 0):
+            info = dataset.id.get_chunk_info(number)
+            packed = dataset.id.read_direct_chunk(info.chunk_offset)[1]
+            entry["offsets"].append(info.byte_offset)
+            entry["sizes"].append(info.size)
+            entry["sha256"].append(hashlib.sha256(packed).hexdigest()[:32])
+        index["series"][name] = entry
+    for name, array in index["datasets"].items():
         dataset = file[name]
         zeros = (0,) * (dataset.ndim - 1)
         for row in range(dataset.shape[0]):
-            entry["offsets"].append(dataset.id.get_chunk_info_by_coord((row, *zeros)).byte_offset)
+            array["offsets"].append(dataset.id.get_chunk_info_by_coord((row, *zeros)).byte_offset)
 
 
 def _column_table(columns: Columns, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -291,22 +323,26 @@ class Shard:
     """A shard open for reading. Every error names the file.
 
     Args:
-        path: a `.h5` file that `write_shard` made.
+        path: a `.h5` file that `write_shard` made, or a name for messages where `parts` is given.
+        parts: where the bytes come from instead: a file of which parts are fetched when they are needed.
 
     Raises:
         ShardError: the file is missing, truncated, not a shard, or of a newer schema.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | PurePosixPath, parts: PartFile | None = None) -> None:
         self.path = path
-        if not path.is_file():
+        self._parts = parts
+        if parts is None and not Path(path).is_file():
             raise ShardError(f"{path}: no such shard; render the library again or download it anew")
         try:
-            self._file = h5py.File(path, "r")
+            self._file = h5py.File(path if parts is None else parts, "r")
             self.schema = int(self._file.attrs["schema"])
             self.engine = str(self._file.attrs["engine"])
             self.dense = bool(self._file.attrs["dense"])
         except (OSError, KeyError, ValueError) as error:
+            if parts is not None and parts.failure is not None:
+                raise parts.failure from error
             raise ShardError(
                 f"{path}: truncated, damaged or not a shard ({error}); render or download it anew"
             ) from error
@@ -444,6 +480,8 @@ class Shard:
             dataset = self._file[name]
             return dataset.asstr()[where] if text else dataset[where]
         except (OSError, KeyError, RuntimeError, ValueError) as error:
+            if self._parts is not None and self._parts.failure is not None:
+                raise self._parts.failure from error
             raise ShardError(
                 f"{self.path}: {name} cannot be read ({error}); render or download the shard anew"
             ) from error
