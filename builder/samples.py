@@ -107,8 +107,8 @@ def _contents(path: Path) -> Iterator[dict[str, Any]]:
         series_index, series_scan = shard.numbers("series_index"), shard.numbers("series_scan")
         if NO_SERIES in series_index:
             raise PortalError(
-                f"{path}: samples that others made have no Fourier series, which pages of samples draw labels from; the "
-                "portal shows rendered libraries"
+                f"{path}: samples that others made have no Fourier series, which their pages would draw labels from; "
+                "the portal shows rendered libraries"
             )
         start, cells = file["series/start"][:], file["series/cell_A"][:]
         chunks = {name: _chunks(file[f"series/{name}"]) for name in ("hk", "coefficients")}

@@ -305,6 +305,38 @@ def test_a_part_damaged_on_disk_is_named_and_fetched_anew(published, library, tm
     same([data[0]], [TEMImageNet(library, None, **options)[0]])
 
 
+def test_what_lies_between_the_chunks_of_a_part_is_compared_too(published, library, tmp_path):
+    options = {"labels": ["gaussianMask"], "where": "index == 3"}
+    TEMImageNet(tmp_path, None, download=True, source=at(published), **options)
+    content, sidecar = next(tmp_path.rglob("*.part")), tmp_path / "shards/linear-00000.json"
+    layout = ShardParts("x", json.loads(sidecar.read_text()))
+    whole = content.read_bytes()
+    damaged = bytearray(whole)
+    damaged[layout.rest[0].offset + 40] ^= 1
+    content.write_bytes(damaged)
+    with pytest.raises(ShardError, match=r"linear-00000\.h5: damaged, what is not in chunks"):
+        TEMImageNet(tmp_path, None, **options)[0]
+    content.write_bytes(whole)
+    sidecar.write_text(sidecar.read_text() + " ")
+    with pytest.raises(ShardError, match=r"linear-00000\.json: SHA-256 differs"):
+        TEMImageNet(tmp_path, None, **options)[0]
+
+
+def test_a_sidecar_without_a_digest_of_the_rest_is_read_here_and_not_from_elsewhere(library_copy):
+    for sidecar in library_copy.glob("shards/*.json"):
+        told = json.loads(sidecar.read_text())
+        del told["rest"]
+        sidecar.write_text(json.dumps(told))
+    manifest = json.loads((library_copy / "manifest.json").read_text())
+    for name, facts in manifest["files"].items():
+        content = (library_copy / name).read_bytes()
+        facts |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (library_copy / "manifest.json").write_text(json.dumps(manifest))
+    assert len(list(TEMImageNet(library_copy, None))) == 24
+    with pytest.raises(ShardError, match=r"no digest of what is not in chunks"):
+        TEMImageNet(f"file://{library_copy}", None, streaming=True)[0]
+
+
 def test_a_manifest_that_points_outside_is_refused(published, tmp_path):
     repository = published.repositories[REPO]
     file = repository.commits[repository.head]["manifest.json"]

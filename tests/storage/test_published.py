@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -11,12 +12,16 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from builder.ledger import Ledger
+from builder.samples import write_samples
 from temimagenet import LABELS, PublishedTEMImageNet, TEMImageNet, collate, sample_spec
 from temimagenet.cli import app
-from temimagenet.errors import DatasetError, LabelError
+from temimagenet.errors import DatasetError, LabelError, PortalError, RecipeError
 from temimagenet.labels import MAPS
+from temimagenet.recipe import spec_from_json, spec_to_json
 from temimagenet.render import render
-from temimagenet.storage import verify_library
+from temimagenet.storage import Shard, read_catalogue, repack_library, verify_library
+from temimagenet.storage.library import read_manifest
 from temimagenet.storage.published import PublishedFolder, condition_of, convert_published
 
 NUMBERS = (1, 1072, 2143, 2962, 3403, 3592)
@@ -276,6 +281,39 @@ def test_labels_that_the_folder_lacked_are_not_invented(tree, tmp_path):
     assert TEMImageNet(out, None, labels=["circularMask"])[0].labels["circularMask"].max() == 1.0
     with pytest.raises(LabelError, match="gaussianMask is absent"):
         TEMImageNet(out, None, labels=["gaussianMask"])[0]
+
+
+def test_samples_of_others_have_no_series_and_say_so(tree, tmp_path):
+    out = tmp_path / "library"
+    for file in (tree / "gaussianMask").iterdir():
+        file.unlink()
+    convert_published(PublishedFolder.open(tree), out)
+    with (
+        Shard(out / "shards/linear-00000.h5") as shard,
+        pytest.raises(LabelError, match=r"sample 2: .* no Fourier series"),
+    ):
+        shard.series(2)
+    with pytest.raises(PortalError, match=r"linear-00000\.h5: .* no Fourier series"):
+        write_samples(Ledger(tmp_path / "site"), out, read_manifest(out), read_catalogue(out), tmp_path / "site")
+    with pytest.raises(LabelError, match="gaussianMask is absent"):
+        repack_library(out, tmp_path / "fast", ["gaussianMask"])
+    labels = ["circularMask", "noNoiseUpinterpolation2x", "position"]
+    repack_library(out, tmp_path / "fast")
+    for one, two in zip(*(TEMImageNet(root, None, labels=labels) for root in (out, tmp_path / "fast")), strict=True):
+        assert torch.equal(one.image, two.image)
+        for name in labels:
+            assert torch.equal(one.labels[name], two.labels[name]), name
+
+
+@pytest.mark.parametrize("radius", [0.0, -1.0, 1e999, math.nan, "wide", []])
+def test_a_specification_with_a_radius_that_cannot_be_is_refused(tree, radius):
+    spec = PublishedFolder.open(tree).sample(1, []).spec
+    read = spec_from_json(spec_to_json(spec))
+    assert read.radius_A == spec.radius_A
+    assert math.isnan(read.psnr_dB)
+    text = json.dumps(json.loads(spec_to_json(spec)) | {"mask_radius_A": radius})
+    with pytest.raises(RecipeError, match="not a sample's specification"):
+        spec_from_json(text)
 
 
 def test_a_library_needs_columns(tree, tmp_path):
