@@ -220,6 +220,37 @@ def _tell_left_out(text: str) -> None:
 
 
 @app.command()
+def publish(
+    library: Annotated[Path, typer.Argument(help="A rendered library.")],
+    repo: Annotated[str, typer.Option(help="Repository on the Hugging Face Hub: owner/name.")],
+    tag: Annotated[str | None, typer.Option(help="Name of the version; v and the library's version.")] = None,
+    weights: Annotated[
+        list[Path] | None, typer.Option(help="Weights to publish along; those of the package unless given.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Of a new repository.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be sent.")] = False,
+) -> None:
+    """Publish a library on the Hugging Face Hub. Run again after an interruption, it goes on where it stopped.
+
+    HF_TOKEN or `hf auth login` says who you are; what is there already is not sent again.
+    """
+    from builder import publish as hub
+
+    plan = hub.plan_publication(library, repo, tag=tag, weights=weights or hub.shipped_weights())
+    for name, _, size in plan.upload:
+        console.print(f"send   {size / 1e6:9.2f} MB  {name}", markup=False, highlight=False)
+    for name in plan.delete:
+        console.print(f"remove               {name}", markup=False, highlight=False)
+    console.print(
+        f"{len(plan.upload)} files, {plan.bytes / 1e6:,.1f} MB to send; {len(plan.kept)} are there already; "
+        f"tag {plan.tag}{' is there' if plan.tagged else ''}",
+        markup=False,
+    )
+    if not dry_run:
+        console.print(f"{repo} is at commit {hub.publish(plan, private=private)}, {plan.tag}", markup=False)
+
+
+@app.command()
 def serve(
     folder: Annotated[Path, typer.Argument(help="Folder to serve.")] = Path("build/portal"),
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from distributed import as_completed
 
-from builder.render import cluster_client, progress_bar
+from builder.render import cluster_client
 from temimagenet.atlas import TableTask, check_folder, compute_table, merge_tables
+from temimagenet.bar import progress_bar
 from temimagenet.device import check_device
 
 __all__ = ["compute_atlas"]

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster, as_completed
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from temimagenet.bar import progress_bar
 from temimagenet.errors import ShardError
 from temimagenet.recipe import Recipe, sample_spec
 from temimagenet.render import render, with_bounds
 from temimagenet.storage import finish_library, plan_library, render_shard, shard_is_done
 from temimagenet.storage.shard import DENSE_MAPS
 
-__all__ = ["Estimate", "cluster_client", "estimate", "progress_bar", "render_library"]
+__all__ = ["Estimate", "cluster_client", "estimate", "render_library"]
 
 _PATIENCE_S = 20.0
 
@@ -122,17 +122,6 @@ def render_library(
                         ) from error
                     progress.advance(bar, sizes[future.key])
     return finish_library(root, recipe, tasks)
-
-
-def progress_bar() -> Progress:
-    """What is done of how much, with time passed and time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
 
 
 def cluster_client(scheduler: str | None, processes: int) -> Client:

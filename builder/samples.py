@@ -15,7 +15,8 @@ import pandas as pd
 from rich.progress import track
 
 from builder.ledger import Ledger, digest_of_files
-from temimagenet.storage.shard import Shard, sidecar_path
+from temimagenet.errors import PortalError
+from temimagenet.storage.shard import NO_SERIES, Shard, sidecar_path
 
 __all__ = ["FOLDER", "RECORD_SCHEMA", "write_samples"]
 
@@ -36,6 +37,9 @@ def write_samples(ledger: Ledger, library: Path, manifest: dict[str, Any], catal
         manifest: its manifest.
         catalogue: a row a sample and engine.
         out: the site's folder; the files are in its `samples/`.
+
+    Raises:
+        PortalError: a sample has no Fourier series, which its page draws labels from.
     """
     whole = {"name": manifest["name"], "version": manifest["version"], "schema": manifest["schema"]}
     alike = {"library": whole, "licence": manifest["licence"], "citation": manifest["citation"]}
@@ -101,6 +105,11 @@ def _contents(path: Path) -> Iterator[dict[str, Any]]:
     with Shard(path) as shard, h5py.File(path, "r") as file:
         specs = shard.text("spec")
         series_index, series_scan = shard.numbers("series_index"), shard.numbers("series_scan")
+        if NO_SERIES in series_index:
+            raise PortalError(
+                f"{path}: samples that others made have no Fourier series, which their pages would draw labels from; "
+                "the portal shows rendered libraries"
+            )
         start, cells = file["series/start"][:], file["series/cell_A"][:]
         chunks = {name: _chunks(file[f"series/{name}"]) for name in ("hk", "coefficients")}
         for row in range(len(shard)):

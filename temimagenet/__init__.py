@@ -14,6 +14,7 @@ _HOME = {
     "LABELS": "temimagenet.labels",
     "Columns": "temimagenet.labels",
     "OnTheFly": "temimagenet.datasets",
+    "PublishedTEMImageNet": "temimagenet.published",
     "Recipe": "temimagenet.recipe",
     "Sample": "temimagenet.render",
     "SampleSpec": "temimagenet.recipe",
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from temimagenet.datasets import OnTheFly, TEMImageNet, collate, plot
     from temimagenet.errors import TEMImageNetError
     from temimagenet.labels import LABELS, Columns
+    from temimagenet.published import PublishedTEMImageNet
     from temimagenet.recipe import Recipe, SampleSpec, load_recipe, sample_spec
     from temimagenet.render import Sample
 
@@ -36,6 +38,7 @@ __all__ = [
     "LABELS",
     "Columns",
     "OnTheFly",
+    "PublishedTEMImageNet",
     "Recipe",
     "Sample",
     "SampleSpec",

@@ -183,6 +183,40 @@ def adapt(
     console.print(f"load_model({str(done.weights)!r})", markup=False)
 
 
+@app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(help="Folder of TEMImageNet v1.3, which holds image/00001.png.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the library.")],
+    origin: Annotated[float, typer.Option(help="Number of the first row and column in the files of positions.")] = 1.0,
+    engine: Annotated[str, typer.Option(help="What rendered the images: linear or multislice.")] = "linear",
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+) -> None:
+    """Write the published TEMImageNet v1.3 as a library. Run again after an interruption, it goes on."""
+    from typing import cast, get_args
+
+    from temimagenet.bar import progress_bar
+    from temimagenet.errors import DatasetError
+    from temimagenet.recipe import Engine
+    from temimagenet.storage.published import PublishedFolder, convert_published
+
+    if engine not in get_args(Engine):
+        raise DatasetError(f"unknown engine {engine!r}: expected one of {', '.join(get_args(Engine))}")
+    found = PublishedFolder.open(folder, origin, cast(Engine, engine))
+    if found.absent:
+        console.print(f"absent: {', '.join(found.absent)}", markup=False)
+    with progress_bar() as progress:
+        bar = progress.add_task("converting", total=len(found.numbers))
+
+        def advance(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        manifest, left_out = convert_published(found, out, workers=workers, on_samples=advance)
+    if left_out:
+        some = ", ".join(f"{number:05d}" for number in left_out[:5])
+        console.print(f"left out: {len(left_out)} images that lack what others have, such as {some}", markup=False)
+    console.print(f"done: TEMImageNet({str(out)!r}); checksums in {manifest}", markup=False)
+
+
 Images = Annotated[list[str], typer.Argument(help="Files, folders or patterns.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; made where there is none.")]
 PixelSize = Annotated[

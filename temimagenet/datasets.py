@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -33,6 +35,7 @@ from temimagenet.storage import (
     verify_library,
 )
 from temimagenet.storage.library import CATALOGUE, open_shard, read_manifest
+from temimagenet.storage.remote import RemoteLibrary, download_library, is_address, open_part
 from temimagenet.storage.shard import Shard
 
 __all__ = ["Batch", "OnTheFly", "TEMImageNet", "collate", "plot"]
@@ -42,23 +45,38 @@ _MOST_OPEN = 256
 
 Transform = Callable[[Sample], Sample]
 
+_AHEAD = 16
+"""Samples fetched at once in plain iteration over what is streamed."""
+
+_OPEN_STREAMS = 64
+"""Streamed shards open at the same time, of half a megabyte to one each."""
+
 
 class TEMImageNet(Dataset[Sample]):
-    """Samples of a library on disk, chosen by split, engine and query.
+    """Samples of a library on disk or published, chosen by split, engine and query.
 
     Shards are opened when first read, in each worker by itself.
 
     Args:
-        root: the library's folder, as `python -m builder render` made it.
+        root: the library's folder, as `python -m builder render` made it or a download fills it; or the address of a
+            published one: `hf://owner/name` on the Hugging Face Hub, `https://...`, `s3://...`.
         split: "train", "test", "heldout", or None for all.
         engine: "linear", or another engine that the library was rendered with.
         labels: which of the ten labels and two scalars to load; what a compact library does not store is redrawn.
         where: a pandas query over the catalogue, such as "psnr_dB > 15 and material == 'Pt'".
         transform: applied to every sample.
-        verify: check the SHA-256 of every file of the library first.
+        verify: check the SHA-256 of every file of the library first; of a download, of what is there of it.
+        download: first fetch what these samples are read from, with a progress bar: of each shard only the arrays of
+            the labels and the rows of the selection, unless that is most of it. What is there stays, an interrupted
+            download goes on. Into `root`, or into the user's cache where `root` is an address.
+        streaming: read from the address, keeping in memory what was read last, at most 256 MB; nothing is written.
+            Batches of a `DataLoader` and plain iteration fetch many samples at once, ahead of their use.
+        source: address to download from, where `root` is a folder.
+        revision: branch, tag or commit on the Hub, such as "v0.1.0"; `main` unless told.
 
     Raises:
         ShardError: the folder is no finished library, or a file is missing, damaged or of a newer schema.
+        HubError: what is to be fetched cannot be had; a download goes on when it is run again.
         DatasetError: unknown split or engine, or a query that fails or leaves nothing.
         LabelError: unknown label.
 
@@ -76,16 +94,47 @@ class TEMImageNet(Dataset[Sample]):
         where: str | None = None,
         transform: Transform | None = None,
         verify: bool = False,
+        *,
+        download: bool = False,
+        streaming: bool = False,
+        source: str | None = None,
+        revision: str | None = None,
     ) -> None:
-        self.root = Path(root)
+        address = source if source is not None else str(root)
+        if download and streaming:
+            raise DatasetError("download and streaming exclude each other: give one")
+        if (download or streaming) and not is_address(address):
+            raise DatasetError(
+                f"{address}: expected the address of a library, such as hf://owner/name or https://...; give it as "
+                "source= where root is a folder"
+            )
+        if not (download or streaming) and (is_address(root) or source is not None or revision is not None):
+            raise DatasetError(f"{root}: to read from {address} give download=True or streaming=True")
         self.split, self.engine, self.where, self.transform = split, engine, where, transform
         self.labels = check_labels(tuple([labels] if isinstance(labels, str) else labels))
         if split is not None and split not in self.splits:
             raise DatasetError(f"unknown split {split!r}: expected one of {', '.join(self.splits)}, or None for all")
-        if verify:
-            verify_library(self.root)
-        self.catalogue = _select(read_catalogue(self.root), self.root, split, engine, where)
-        self._files = read_manifest(self.root)["files"]
+        self._remote: RemoteLibrary | None = None
+        self.root: Path | str
+        if download or streaming:
+            remote = RemoteLibrary(address, revision)
+            where_to = _cache_of(remote) if is_address(root) else Path(root)
+
+            def choose(catalogue: pd.DataFrame) -> pd.DataFrame:
+                return select_rows(catalogue, remote.address, split, engine, where)
+
+        if download:
+            download_library(remote, where_to, choose, self.labels, recheck=verify)
+        elif verify and not streaming:
+            verify_library(Path(root))
+        if streaming:
+            self._remote, self.root = remote, remote.address
+            self.catalogue = choose(remote.catalogue())
+            self._files = remote.manifest()["files"]
+        else:
+            self.root = where_to if download else Path(root)
+            self.catalogue = select_rows(read_catalogue(Path(self.root)), self.root, split, engine, where)
+            self._files = read_manifest(Path(self.root))["files"]
         self._shards: dict[str, Shard] = {}
         self._process = os.getpid()
 
@@ -169,6 +218,8 @@ class TEMImageNet(Dataset[Sample]):
             raise IndexError(f"sample {index} of a dataset of {len(self)}")
         told: list[Any] = [self.catalogue[field].iat[index] for field in ("shard", "row", "id", "split", "sha256")]
         name, row, identity, split, digest = str(told[0]), int(told[1]), *map(str, told[2:])
+        if self._remote is not None:
+            self._remote.prefetch({name: [row]}, self.labels)
         shard = self._shard(name)
         sample = shard.sample(row, self.labels)
         if (sample.id, sample.spec.split, shard.digest(row)) != (identity, split, digest):
@@ -177,6 +228,33 @@ class TEMImageNet(Dataset[Sample]):
                 f"{identity} with {digest}; render or download the library anew"
             )
         return sample if self.transform is None else self.transform(sample)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Samples of a batch; what is streamed is fetched for all of them at once."""
+        self._prefetch(indices)
+        return [self[index] for index in indices]
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Samples in order; of what is streamed the next are fetched while these are used."""
+        starts = range(0, len(self), _AHEAD)
+        if self._remote is None:
+            yield from (self[index] for index in range(len(self)))
+            return
+        with ThreadPoolExecutor(1) as thread:
+            waiting = thread.submit(self._prefetch, range(min(_AHEAD, len(self))))
+            for start in starts:
+                waiting.result()
+                stop = min(start + _AHEAD, len(self))
+                waiting = thread.submit(self._prefetch, range(stop, min(stop + _AHEAD, len(self))))
+                yield from (self[index] for index in range(start, stop))
+
+    def _prefetch(self, indices: Sequence[int]) -> None:
+        """Fetch what samples are read from, where they are streamed."""
+        if self._remote is None or not len(indices):
+            return
+        rows = self.catalogue.iloc[list(indices)]
+        wanted = {str(name): group["row"].tolist() for name, group in rows.groupby("shard", sort=False)}
+        self._remote.prefetch(wanted, self.labels)
 
     def __getstate__(self) -> dict[str, Any]:
         """Open files stay behind when a worker is started."""
@@ -198,11 +276,20 @@ class TEMImageNet(Dataset[Sample]):
         # The last used is the last to go: a process may have a thousand files open, and a library more shards.
         shard = self._shards.pop(name, None)
         if shard is None:
-            shard = open_shard(self.root, name, self._files)
-        while len(self._shards) >= _MOST_OPEN:
+            shard = self._open(name)
+        while len(self._shards) >= (_MOST_OPEN if self._remote is None else _OPEN_STREAMS):
             self._shards.pop(next(iter(self._shards))).close()
         self._shards[name] = shard
         return shard
+
+    def _open(self, name: str) -> Shard:
+        """A shard, from where it lies."""
+        if self._remote is not None:
+            return self._remote.open(name)
+        root = Path(self.root)
+        if not (root / name).is_file() and (root / f"{name}.part").is_file():
+            return open_part(root, name, self._files)
+        return open_shard(root, name, self._files)
 
 
 class OnTheFly(IterableDataset[Sample]):
@@ -394,7 +481,15 @@ def plot(sample: Sample, axes: Axes | None = None) -> Figure:
     return figure
 
 
-def _select(catalogue: pd.DataFrame, root: Path, split: str | None, engine: str, where: str | None) -> pd.DataFrame:
+def _cache_of(remote: RemoteLibrary) -> Path:
+    """Folder of the user's cache for a published library, another for each commit."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", remote.address.split("://", 1)[1]).strip("-.")
+    return user_cache_path("temimagenet") / "libraries" / name
+
+
+def select_rows(
+    catalogue: pd.DataFrame, root: Path | str, split: str | None, engine: str, where: str | None
+) -> pd.DataFrame:
     """Rows of the catalogue that are asked for."""
     engines = sorted(catalogue["engine"].unique())
     if engine not in engines:

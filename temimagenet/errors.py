@@ -4,6 +4,7 @@ __all__ = [
     "AppError",
     "AtlasError",
     "DatasetError",
+    "HubError",
     "LabelError",
     "LocalizeError",
     "MicrographError",
@@ -48,6 +49,10 @@ class ShardError(TEMImageNetError):
 
 class DatasetError(TEMImageNetError):
     """A dataset request (split, engine, query, root) cannot be met."""
+
+
+class HubError(TEMImageNetError):
+    """A library cannot be published, or not be fetched from where it is said to be."""
 
 
 class LocalizeError(TEMImageNetError):

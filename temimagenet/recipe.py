@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 EntryKind = Literal["crystal", "particle", "amorphous", "random"]
+SpecimenKind = EntryKind | Literal["unknown"]
 Split = Literal["train", "test", "heldout"]
 Engine = Literal["linear", "multislice"]
 """`linear`: columns times the transfer function; `multislice`: the atlas of scattering-matrix tables."""
@@ -64,7 +66,8 @@ class SpecimenSpec:
     """Everything that decides the specimen of a sample.
 
     Attributes:
-        kind: "crystal", "particle", "amorphous" or "random".
+        kind: "crystal", "particle", "amorphous" or "random"; "unknown" of images that others made, which cannot be
+            rendered.
         material: name in `temimagenet.specimen.MATERIALS`; "" with a CIF and for random specimens.
         cif: text of a structure file, or "".
         zone: zone axis [uvw] along the beam.
@@ -77,7 +80,7 @@ class SpecimenSpec:
         displacement_A: standard deviation per axis of static column displacements.
     """
 
-    kind: EntryKind
+    kind: SpecimenKind
     material: str
     cif: str
     zone: tuple[int, int, int]
@@ -111,8 +114,9 @@ class SampleSpec:
         scan_noise: distribution of the row shifts.
         scan_seed: seed of the row shifts.
         background: background in clean peaks.
-        psnr_dB: peak signal-to-noise ratio, from which the dose follows on the linear twin.
+        psnr_dB: peak signal-to-noise ratio, from which the dose follows on the linear twin; nan of an unknown specimen.
         noise_seed: seed of the Poisson counts.
+        mask_radius_A: radius of the columns' masks where it is not that of the optics.
     """
 
     id: str
@@ -133,11 +137,17 @@ class SampleSpec:
     background: Background
     psnr_dB: float
     noise_seed: int
+    mask_radius_A: float | None = None
 
     @property
     def pixel_size_A(self) -> float:
         """Pixel size in angstrom."""
         return self.field_of_view_A / self.image_size
+
+    @property
+    def radius_A(self) -> float:
+        """Radius of the columns' masks in angstrom."""
+        return self.optics.column_radius_A if self.mask_radius_A is None else self.mask_radius_A
 
     @property
     def scan(self) -> Scan:
@@ -435,8 +445,13 @@ def specimen_spec(recipe: Recipe, entry: Entry, realisation: int, thickness_A: f
 
 
 def spec_to_json(spec: SampleSpec) -> str:
-    """A spec as JSON, keys sorted."""
-    return json.dumps(asdict(spec), sort_keys=True)
+    """A spec as JSON, keys sorted; a PSNR that nobody knows is null."""
+    fields = asdict(spec)
+    if spec.mask_radius_A is None:
+        del fields["mask_radius_A"]
+    if math.isnan(spec.psnr_dB):
+        fields["psnr_dB"] = None
+    return json.dumps(fields, sort_keys=True)
 
 
 def spec_from_json(text: str) -> SampleSpec:
@@ -460,6 +475,7 @@ def spec_from_json(text: str) -> SampleSpec:
                 "scan_noise": ScanNoise(**data["scan_noise"]),
                 "background": Background(**background),
                 "offset_A": tuple(data["offset_A"]),
+                "psnr_dB": math.nan if data["psnr_dB"] is None else data["psnr_dB"],
             }
         )
         _check_spec(spec)
@@ -489,6 +505,8 @@ def _check_spec(spec: SampleSpec) -> None:
         raise ValueError("the field of view, rotation or offset cannot be")
     if not 1 <= spec.image_size <= _MOST_PIXELS:
         raise ValueError(f"image_size {spec.image_size}")
+    if not 0.0 < spec.radius_A < np.inf:
+        raise ValueError(f"a mask's radius of {spec.radius_A} A")
 
 
 def _tuples(value: Any) -> Any:

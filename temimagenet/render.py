@@ -15,7 +15,7 @@ from torch import Tensor
 from temimagenet.atlas import ON_NEW_TABLES, find_series
 from temimagenet.bounds import Bound, hybrid_bound, image_model
 from temimagenet.device import single_threaded
-from temimagenet.errors import LabelError, OpticsError
+from temimagenet.errors import LabelError, OpticsError, SpecimenError
 from temimagenet.imaging.background import evaluate_background
 from temimagenet.imaging.detector import count_electrons, dose_for_psnr
 from temimagenet.imaging.fourier import FourierImage, derivatives, evaluate, in_vacuum
@@ -117,7 +117,7 @@ class Sample:
     @property
     def radius_A(self) -> float:
         """Mask radius in angstrom."""
-        return self.spec.optics.column_radius_A
+        return self.spec.radius_A
 
     @property
     def psnr_dB(self) -> float:
@@ -141,6 +141,8 @@ def specimen_of(spec: SpecimenSpec) -> Specimen:
     Raises:
         SpecimenError: the material, structure or zone axis cannot be used.
     """
+    if spec.kind == "unknown":
+        raise SpecimenError("an image that others made does not tell its specimen: it cannot be rendered anew")
     if spec.kind == "amorphous":
         return sheet_specimen(sheet_of(spec.realisation or 0))
     if spec.kind == "random":
@@ -310,12 +312,12 @@ def draw_label(
     """
     shape = (spec.image_size, spec.image_size)
     if name not in MAPS:
-        return point_label(name, columns, shape, spec.optics.column_radius_A)
+        return point_label(name, columns, shape, spec.radius_A)
     if name in INTENSITIES:
         if series is None:
             raise LabelError(f"{name} needs the sample's Fourier series")
         return intensity_map(name, series, spec.background, clean_peak, series_scan, device)
-    return column_map(name, columns, shape, spec.optics.column_radius_A).to(device)
+    return column_map(name, columns, shape, spec.radius_A).to(device)
 
 
 def render(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
@@ -40,6 +41,9 @@ __all__ = [
     "CATALOGUE",
     "MANIFEST",
     "ShardTask",
+    "check_catalogue",
+    "check_manifest",
+    "close_library",
     "finish_library",
     "open_shard",
     "plan_library",
@@ -47,6 +51,8 @@ __all__ = [
     "read_manifest",
     "render_shard",
     "shard_is_done",
+    "shard_is_whole",
+    "sidecar_sha256",
     "verify_library",
 ]
 
@@ -186,11 +192,15 @@ def render_shard(task: ShardTask, root: Path, on_sample: Callable[[], None] = la
 
 def shard_is_done(task: ShardTask, root: Path) -> bool:
     """Whether a task's shard exists with the right checksum and was made by the very same task."""
-    path = root / task.name
+    return shard_is_whole(root / task.name, task.fingerprint)
+
+
+def shard_is_whole(path: Path, fingerprint: str) -> bool:
+    """Whether a shard exists with the right checksum and was made by the work of this fingerprint."""
     try:
         sidecar = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
         return bool(
-            sidecar["task"] == task.fingerprint
+            sidecar["task"] == fingerprint
             and path.stat().st_size == sidecar["bytes"]
             and sha256_of(path) == sidecar["sha256"]
         )
@@ -212,26 +222,35 @@ def finish_library(root: Path, recipe: Recipe, tasks: tuple[ShardTask, ...]) -> 
     for task in tasks:
         if not shard_is_done(task, root):
             raise ShardError(f"{root / task.name}: missing or damaged; run the render again to complete the library")
-    wanted = {task.name for task in tasks} | {sidecar_path(Path(task.name)).as_posix() for task in tasks}
+    return close_library(root, recipe.name, recipe.to_json(), [task.name for task in tasks])
+
+
+def close_library(root: Path, name: str, recipe_json: str, shards: Sequence[str]) -> Path:
+    """Write the catalogue, the recipe and the manifest of whole shards; others and temporary files are removed.
+
+    Returns:
+        The manifest's path.
+    """
+    wanted = {*shards, *(sidecar_path(Path(shard)).as_posix() for shard in shards)}
     # Files of other names are not ours to remove.
     for file in [*(root / "shards").iterdir(), *root.glob(".*.partial")]:
         if file.relative_to(root).as_posix() not in wanted and _OURS.fullmatch(file.name):
             file.unlink()
-    rows = [row for task in tasks for row in _catalogue_rows(root, task.name)]
+    rows = [row for shard in shards for row in _catalogue_rows(root, shard)]
     frame = pd.DataFrame(rows)
     with replacing(root / CATALOGUE) as partial:
         pq.write_table(
             pa.Table.from_pandas(frame, preserve_index=False), partial, compression="snappy", write_page_checksum=True
         )
     with replacing(root / RECIPE) as partial:
-        partial.write_text(recipe.to_json(), encoding="utf-8")
+        partial.write_text(recipe_json, encoding="utf-8")
     files = {}
-    for name in sorted(wanted | {CATALOGUE, RECIPE}):
-        path = root / name
-        files[name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+    for file_name in sorted(wanted | {CATALOGUE, RECIPE}):
+        path = root / file_name
+        files[file_name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
     manifest = {
         "schema": SCHEMA,
-        "name": recipe.name,
+        "name": name,
         "version": __version__,
         "licence": LICENCE,
         "citation": CITATION,
@@ -253,28 +272,54 @@ def read_manifest(root: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ShardError(f"{root}: not a finished library, {MANIFEST} is missing; render it or point to its folder")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error}); render or download the library anew") from error
+    manifest = check_manifest(content, str(path))
+    for name in manifest["files"]:
+        if not _leads_inside(root, name):
+            raise ShardError(f"{path}: file name {name!r} points outside the library; do not use this library")
+    return manifest
+
+
+def check_manifest(content: bytes, where: str) -> dict[str, Any]:
+    """A manifest from its text.
+
+    Args:
+        content: the text.
+        where: where it is from, for messages.
+
+    Raises:
+        ShardError: it is damaged, of a newer schema, or names files outside the library.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads(content)
         schema, files = int(manifest["schema"]), manifest["files"]
         fit = all(isinstance(manifest[key], str) for key in ("name", "version")) and CATALOGUE in files
         for facts in files.values():
             fit = fit and _SHA256.fullmatch(facts["sha256"]) is not None and isinstance(facts["bytes"], int)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise ShardError(f"{path}: damaged ({error}); render or download the library anew") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ShardError(f"{where}: damaged ({error}); render or download the library anew") from error
     if schema > SCHEMA:
-        raise ShardError(f"{path}: schema {schema}, this version of temimagenet reads up to {SCHEMA}; upgrade it")
+        raise ShardError(f"{where}: schema {schema}, this version of temimagenet reads up to {SCHEMA}; upgrade it")
     for name in files:
-        if not _is_inside(root, name):
-            raise ShardError(f"{path}: file name {name!r} points outside the library; do not use this library")
+        if not _is_inside(name):
+            raise ShardError(f"{where}: file name {name!r} points outside the library; do not use this library")
     if not fit:
-        raise ShardError(f"{path}: damaged, a name, version, size or digest is none; render or download it anew")
+        raise ShardError(f"{where}: damaged, a name, version, size or digest is none; render or download it anew")
     return manifest
 
 
-def _is_inside(root: Path, name: str) -> bool:
-    """Whether a file of this name lies in the library, on every system and whatever links there are."""
+def _is_inside(name: str) -> bool:
+    """Whether a file of this name lies in a library, on every system."""
+    path = PureWindowsPath(name)
+    return bool(path.parts) and not (path.drive or path.root or set("\\:\0") & set(name)) and ".." not in path.parts
+
+
+def _leads_inside(root: Path, name: str) -> bool:
+    """Whether a file of this name lies in a library, whatever links there are."""
     try:
-        plain = not PureWindowsPath(name).drive and not PureWindowsPath(name).root and "\\" not in name
-        return plain and ".." not in name.split("/") and (root / name).resolve().is_relative_to(root.resolve())
+        return (root / name).resolve().is_relative_to(root.resolve())
     except (OSError, ValueError, RuntimeError):
         return False
 
@@ -317,10 +362,19 @@ def open_shard(root: Path, name: str, files: Mapping[str, Mapping[str, Any]]) ->
     Raises:
         ShardError: the library has no such shard, or it is missing, damaged or not what its sidecar says.
     """
+    return Shard(root / name, sidecar_sha256(root / MANIFEST, name, files))
+
+
+def sidecar_sha256(where: Path, name: str, files: Mapping[str, Mapping[str, Any]]) -> str:
+    """The SHA-256 that the sidecar of a shard must have.
+
+    Raises:
+        ShardError: the manifest does not have both of them.
+    """
     sidecar = sidecar_path(Path(name)).as_posix()
     if name not in files or sidecar not in files:
-        raise ShardError(f"{root / MANIFEST}: {name} or its sidecar is not in it; render or download the library anew")
-    return Shard(root / name, files[sidecar]["sha256"])
+        raise ShardError(f"{where}: {name} or its sidecar is not in it; render or download the library anew")
+    return str(files[sidecar]["sha256"])
 
 
 def read_catalogue(root: Path) -> pd.DataFrame:
@@ -331,21 +385,37 @@ def read_catalogue(root: Path) -> pd.DataFrame:
     """
     manifest = read_manifest(root)
     path = root / CATALOGUE
-    if not path.is_file():
-        raise ShardError(f"{path}: missing; render or download it anew")
-    if sha256_of(path) != manifest["files"][CATALOGUE]["sha256"]:
-        raise ShardError(f"{path}: SHA-256 differs from the manifest's; render or download it anew")
     try:
-        frame: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        content = path.read_bytes()
+    except OSError as error:
+        raise ShardError(f"{path}: missing or cannot be read ({error}); render or download it anew") from error
+    return check_catalogue(content, manifest["files"], str(path))
+
+
+def check_catalogue(content: bytes, files: Mapping[str, Mapping[str, Any]], where: str) -> pd.DataFrame:
+    """A catalogue from its file's content.
+
+    Args:
+        content: the content.
+        files: `files` of the library's manifest.
+        where: where it is from, for messages.
+
+    Raises:
+        ShardError: it is damaged, not the one that the manifest names, or names shards that the manifest does not.
+    """
+    if hashlib.sha256(content).hexdigest() != files[CATALOGUE]["sha256"]:
+        raise ShardError(f"{where}: SHA-256 differs from the manifest's; render or download it anew")
+    try:
+        frame: pd.DataFrame = pq.read_table(io.BytesIO(content), page_checksum_verification=True).to_pandas()
         places = frame[["id", "engine", "split", "shard", "row", "sha256"]]
         fit = pd.api.types.is_integer_dtype(places["row"]) and not places.isna().to_numpy().any()
-        unknown = sorted({str(name) for name in places["shard"].unique()} - set(manifest["files"]))
+        unknown = sorted({str(name) for name in places["shard"].unique()} - set(files))
     # Arrow and pandas fail on damaged files in many ways.
     except Exception as error:
-        raise ShardError(f"{path}: damaged ({error}); render or download it anew") from error
+        raise ShardError(f"{where}: damaged ({error}); render or download it anew") from error
     if unknown or not fit:
         told = f"names {unknown[0]!r}, which is not in the manifest" if unknown else "does not tell where samples lie"
-        raise ShardError(f"{path}: {told}; render or download it anew")
+        raise ShardError(f"{where}: {told}; render or download it anew")
     return frame
 
 
@@ -364,6 +434,7 @@ def _catalogue_rows(root: Path, name: str) -> list[dict[str, Any]]:
         return [
             {
                 **_spec_fields(spec),
+                **_unknown_fields(spec),
                 "engine": shard.engine,
                 "shard": name,
                 "row": row,
@@ -380,6 +451,9 @@ def _catalogue_rows(root: Path, name: str) -> list[dict[str, Any]]:
 
 def _against_linear(engine: str, spec: SampleSpec) -> dict[str, float]:
     """A multislice twin's mean over the linear one's, and how far its column maxima lie from the true positions."""
+    if spec.specimen.kind == "unknown":
+        names = ("mean_to_linear", "column_to_linear_min", "column_to_linear_max", "column_shift_pm")
+        return dict.fromkeys(names, np.nan)
     if engine == "linear":
         return {
             "mean_to_linear": 1.0,
@@ -394,6 +468,13 @@ def _against_linear(engine: str, spec: SampleSpec) -> dict[str, float]:
         "column_to_linear_max": told.column_ratio[1],
         "column_shift_pm": told.column_shift_pm,
     }
+
+
+def _unknown_fields(spec: SampleSpec) -> dict[str, Any]:
+    """What nobody knows of an image that others made."""
+    if spec.specimen.kind != "unknown":
+        return {}
+    return {"background": "unknown", "background_level": np.nan, "zone": "", "material": "unknown"}
 
 
 def _bound_fields(table: NDArray[np.float64]) -> dict[str, float]:
@@ -412,7 +493,7 @@ def _spec_fields(spec: SampleSpec) -> dict[str, Any]:
         "split": spec.split,
         "entry": spec.entry,
         "material": _material_name(spec),
-        "formula": "" if what.kind == "random" else _formula(what.material, what.cif),
+        "formula": "" if what.kind in ("random", "unknown") else _formula(what.material, what.cif),
         "zone": "" if what.kind in ("amorphous", "random") else "[" + "".join(map(str, what.zone)) + "]",
         "morphology": _morphology(spec),
         "thickness_A": np.nan if what.thickness_A is None else what.thickness_A,
@@ -439,7 +520,7 @@ def _spec_fields(spec: SampleSpec) -> dict[str, Any]:
         "background": spec.background.kind,
         "background_level": _background_level(spec),
         "psnr_dB": spec.psnr_dB,
-        "radius_A": optics.column_radius_A,
+        "radius_A": spec.radius_A,
     }
 
 

@@ -83,6 +83,10 @@ def _repack(shard: Shard, path: Path, maps: Sequence[str] | None, task: str) -> 
     rows = len(shard)
     with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
         shard.copy_tables(file)
+        # As in other shards, maps come last.
+        for name in _ALWAYS:
+            for row in range(rows):
+                _put(file, name, rows, row, shard.stored(name, row))
         for name in chosen:
             if name in SCALED:
                 pairs = np.empty((rows, 2))
@@ -94,9 +98,6 @@ def _repack(shard: Shard, path: Path, maps: Sequence[str] | None, task: str) -> 
             else:
                 for row in range(rows):
                     _put(file, name, rows, row, shard.mask(name, row))
-        for name in _ALWAYS:
-            for row in range(rows):
-                _put(file, name, rows, row, shard.stored(name, row))
         file["columns"].attrs.update(shard.attributes("columns"))
         file.attrs["task"] = task
         file.attrs["dense"] = set(chosen) == set(MAPS)

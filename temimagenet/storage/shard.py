@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import os
 import uuid
@@ -13,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any, BinaryIO, cast, get_args
+from typing import Any, NoReturn, cast, get_args
 
 import h5py
 import numpy as np
@@ -23,18 +22,28 @@ import torch
 from numpy.typing import NDArray
 
 from temimagenet import __version__
-from temimagenet.errors import RecipeError, ShardError
+from temimagenet.errors import LabelError, RecipeError, ShardError, TEMImageNetError
 from temimagenet.hdf5 import own_dataset, read_whole
 from temimagenet.imaging.fourier import FourierImage
 from temimagenet.imaging.scan import Scan
 from temimagenet.labels import MAPS, SCALED, Columns, Scaled, check_labels, quantise
 from temimagenet.recipe import Engine, SampleSpec, spec_from_json, spec_to_json
 from temimagenet.render import Sample, draw_label
+from temimagenet.storage.parts import (
+    ANEW,
+    DIGEST,
+    LocalParts,
+    Source,
+    read_sidecar,
+    rest_digest,
+    sidecar_path,
+)
 
 __all__ = [
     "COLUMN_FIELDS",
     "DENSE_MAPS",
     "LICENCE",
+    "NO_SERIES",
     "SCHEMA",
     "Shard",
     "index_of",
@@ -66,8 +75,8 @@ _COMPACT_MAPS = ("noNoise", "noBackgroundnoNoise")
 DENSE_MAPS = MAPS
 _COMPRESSION = 1
 
-_DIGEST = 32
-"""Hexadecimal digits of the digests in a sidecar: the first 16 bytes of SHA-256."""
+NO_SERIES = -1
+"""Stands in `series_index` for a sample that has no Fourier series: one that others made."""
 
 _TABLES: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "spec": ("O", ()), "kinds": ("O", ()), "sha256": ("O", ()), "n_columns": ("i", ()), "columns_inside": ("i", ()),
@@ -76,14 +85,11 @@ _TABLES: Mapping[str, tuple[str, tuple[int, ...]]] = {
 """Datasets that are kept once a shard: kind of number and what follows the sample's axis."""
 
 _SERIES = ("series/start", "series/cell_A", "series/hk", "series/coefficients")
+_CHUNKED_SERIES = ("hk", "coefficients")
+"""Large arrays of the series table, which only the 2x maps need."""
+
 _DTYPES: Mapping[str, str] = {"image": "<u2", "row_shift_A": "<f4", "columns": "<f8"}
 _MOST_SAMPLE_BYTES = 2**28
-_ANEW = "render or download it anew"
-
-
-def sidecar_path(shard: Path) -> Path:
-    """The JSON beside a shard that says where its chunks lie."""
-    return shard.with_suffix(".json")
 
 
 def sha256_of(path: Path) -> str:
@@ -125,6 +131,7 @@ def write_shard(
     recipe_json: str,
     task: str = "",
     dense: bool = False,
+    maps: Sequence[str] | None = None,
     on_sample: Callable[[], None] = lambda: None,
 ) -> None:
     """Write samples to a shard and its sidecar, whole or not at all.
@@ -137,12 +144,14 @@ def write_shard(
         recipe_json: the resolved recipe.
         task: fingerprint of the work, by which a later run knows that it is done.
         dense: store every map rather than those that cannot be redrawn.
+        maps: store these maps instead.
         on_sample: called after each sample, for a progress bar.
 
     Raises:
         ShardError: the disk is full or cannot be written, or the number of samples is not `rows`.
     """
-    maps = DENSE_MAPS if dense else _COMPACT_MAPS
+    if maps is None:
+        maps = DENSE_MAPS if dense else _COMPACT_MAPS
     # The file is made in memory, so that a full disk meets one plain write and HDF5 never a file it cannot close.
     with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
         index = _fill(file, samples, rows, maps, on_sample)
@@ -168,8 +177,7 @@ def write_indexed(path: Path, file: h5py.File, rows: int, task: str, index: dict
     file.flush()
     _add_offsets(file, index)
     content = file.id.get_file_image()
-    with io.BytesIO(content) as whole:
-        index["rest"] = _digest_of_rest(whole, index["datasets"], len(content))
+    index["rest"] = rest_digest(content, index)
     with replacing(path) as partial:
         partial.write_bytes(content)
         sidecar_path(path).unlink(missing_ok=True)
@@ -187,9 +195,7 @@ def index_of(file: h5py.File, names: Sequence[str]) -> dict[str, Any]:
         dataset = file[name]
         entry = index["datasets"][name] = _entry(dataset.dtype, dataset.shape, ())
         for row in range(len(dataset)):
-            content = dataset.id.read_direct_chunk((row,) + (0,) * (dataset.ndim - 1))[1]
-            entry["sizes"].append(len(content))
-            entry["sha256"].append(hashlib.sha256(content).hexdigest()[:_DIGEST])
+            _note(entry, dataset.id.read_direct_chunk((row,) + (0,) * (dataset.ndim - 1))[1])
         if f"{name}_scale" in file:
             entry["scale"] = file[f"{name}_scale"][()].tolist()
     index["datasets"]["columns"]["fields"] = list(COLUMN_FIELDS)
@@ -208,6 +214,7 @@ def _fill(
     """Write everything; returns the sidecar's entries but for the byte offsets, known once the file is closed."""
     index: dict[str, Any] = {"datasets": {}, "kinds": [], "n_columns": []}
     series = _SeriesTable()
+    chunks: dict[str, list[bytes]] = {}
     tables: list[NDArray[np.float64]] = []
     texts: dict[str, list[str]] = {"spec": [], "kinds": [], "sha256": []}
     scalars: list[tuple[float, ...]] = []
@@ -219,15 +226,15 @@ def _fill(
         if count > rows:
             break
         image = sample.image.cpu().numpy().astype(np.uint16)
-        _put(file, index, "image", rows, row, image)
+        _put(chunks, index, "image", rows, image)
         for name in maps:
             if name in scales:
                 scaled = sample.scaled[name]
-                _put(file, index, name, rows, row, scaled.integers)
+                _put(chunks, index, name, rows, scaled.integers)
                 scales[name].append((scaled.offset, scaled.step))
             else:
-                _put(file, index, name, rows, row, sample.labels[name].cpu().numpy().astype(np.uint8))
-        _put(file, index, "row_shift_A", rows, row, sample.row_shift_A.astype(np.float32))
+                _put(chunks, index, name, rows, sample.labels[name].cpu().numpy().astype(np.uint8))
+        _put(chunks, index, "row_shift_A", rows, sample.row_shift_A.astype(np.float32))
         table = _column_table(sample.columns, image.shape)
         tables.append(table)
         spec = spec_to_json(sample.spec)
@@ -235,19 +242,19 @@ def _fill(
         texts["kinds"].append(json.dumps(sample.columns.kinds))
         texts["sha256"].append(hashlib.sha256(spec.encode() + image.tobytes() + table.tobytes()).hexdigest())
         scalars.append((sample.dose_e_per_A2, sample.clean_peak, float(np.sum(table[:, 7]))))
-        assert sample.series is not None
-        series_index.append(series.add(sample.series))
+        series_index.append(NO_SERIES if sample.series is None else series.add(sample.series))
         scan = sample.series_scan
         scalars[-1] += (scan.rotation_deg, *scan.offset_A)
         on_sample()
     if count != rows:
         raise ShardError(f"{file.filename}: got {'more' if count > rows else count} samples, expected {rows}")
 
-    most = max(len(table) for table in tables)
-    for row, table in enumerate(tables):
+    most = max(1, *(len(table) for table in tables))
+    for table in tables:
         padded = np.full((most, len(COLUMN_FIELDS)), np.nan)
         padded[: len(table)] = table
-        _put(file, index, "columns", rows, row, padded)
+        _put(chunks, index, "columns", rows, padded)
+    _write_chunks(file, index, chunks)
     file["columns"].attrs["fields"] = list(COLUMN_FIELDS)
     index["datasets"]["columns"]["fields"] = list(COLUMN_FIELDS)
     for name, pairs in scales.items():
@@ -268,28 +275,51 @@ def _fill(
     return index
 
 
-def _put(file: h5py.File, index: dict[str, Any], name: str, rows: int, row: int, values: NDArray[Any]) -> None:
-    """Write one sample's array as one shuffled, deflated chunk, and note its digest."""
+def _put(chunks: dict[str, list[bytes]], index: dict[str, Any], name: str, rows: int, values: NDArray[Any]) -> None:
+    """Keep one sample's array as one shuffled, deflated chunk, and note its digest."""
     entry = index["datasets"].get(name)
     if entry is None:
-        file.create_dataset(
-            name, (rows, *values.shape), values.dtype, chunks=(1, *values.shape), shuffle=True, compression=_COMPRESSION
-        )
+        chunks[name] = []
         entry = index["datasets"][name] = _entry(values.dtype, (rows, *values.shape), ("shuffle", "deflate"))
     raw = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize)
     packed = zlib.compress(np.ascontiguousarray(raw.T).tobytes(), _COMPRESSION)
-    file[name].id.write_direct_chunk((row, *(0 for _ in values.shape)), packed)
+    chunks[name].append(packed)
+    _note(entry, packed)
+
+
+def _note(entry: dict[str, Any], packed: bytes) -> None:
+    """Note a chunk's size and digest."""
     entry["sizes"].append(len(packed))
-    entry["sha256"].append(hashlib.sha256(packed).hexdigest()[:_DIGEST])
+    entry["sha256"].append(hashlib.sha256(packed).hexdigest()[:DIGEST])
+
+
+def _write_chunks(file: h5py.File, index: dict[str, Any], chunks: dict[str, list[bytes]]) -> None:
+    """Write array after array, each in the order of samples: who needs a few arrays reads a few ranges."""
+    for name in sorted(chunks, key=lambda name: name in MAPS):
+        dtype, shape = np.dtype(index["datasets"][name]["dtype"]), tuple(index["datasets"][name]["shape"])
+        dataset = file.create_dataset(
+            name, shape, dtype, chunks=(1, *shape[1:]), shuffle=True, compression=_COMPRESSION
+        )
+        for row, packed in enumerate(chunks[name]):
+            dataset.id.write_direct_chunk((row, *(0 for _ in shape[1:])), packed)
 
 
 def _add_offsets(file: h5py.File, index: dict[str, Any]) -> None:
-    """Look up where each chunk came to lie."""
-    for name, entry in index["datasets"].items():
+    """Look up where each chunk came to lie, and note those of the series, which HDF5 packed itself."""
+    for name, array in index["datasets"].items():
         dataset = file[name]
         zeros = (0,) * (dataset.ndim - 1)
         for row in range(dataset.shape[0]):
-            entry["offsets"].append(dataset.id.get_chunk_info_by_coord((row, *zeros)).byte_offset)
+            array["offsets"].append(dataset.id.get_chunk_info_by_coord((row, *zeros)).byte_offset)
+    index["series"] = {}
+    for name in _CHUNKED_SERIES:
+        dataset = file[f"series/{name}"]
+        entry: dict[str, list[Any]] = {"offsets": [], "sizes": [], "sha256": []}
+        for number in range(dataset.id.get_num_chunks() if dataset.chunks else 0):
+            info = dataset.id.get_chunk_info(number)
+            entry["offsets"].append(info.byte_offset)
+            _note(entry, dataset.id.read_direct_chunk(info.chunk_offset)[1])
+        index["series"][name] = entry
 
 
 def _column_table(columns: Columns, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -317,6 +347,10 @@ class _SeriesTable:
 
     def write(self, group: h5py.Group) -> None:
         """Write as ragged arrays."""
+        if not self._series:
+            group["start"], group["cell_A"] = np.zeros(1, np.int64), np.zeros((0, 2, 2))
+            group["hk"], group["coefficients"] = np.zeros((0, 2), np.int16), np.zeros((0, 2), np.float32)
+            return
         lengths = [len(series.hk) for series in self._series]
         group["start"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         group["cell_A"] = np.stack([series.cell_A for series in self._series])
@@ -329,31 +363,29 @@ class _SeriesTable:
 class Shard:
     """A shard open for reading. Every error names the file.
 
-    Where the sidecar lies beside it, all that is not in chunks is compared with its digest before HDF5 opens it, and
+    Where a sidecar tells of its bytes, all that is not in chunks is compared with its digest before HDF5 opens it, and
     every chunk with its own when it is first read; else each sample is compared with the digest that it has itself.
 
     Args:
-        path: a `.h5` file that `write_shard` made.
+        path: a `.h5` file that `write_shard` made, or a name for messages where there is a `source`.
         sidecar_sha256: SHA-256 that the sidecar must have, which the library's manifest tells; any, or none, unless
             given.
+        source: where the shard's parts come from instead of the file and its sidecar.
 
     Raises:
         ShardError: the file is missing, truncated, not a shard, of a newer schema, or not what its sidecar says.
     """
 
-    def __init__(self, path: Path, sidecar_sha256: str | None = None) -> None:
+    def __init__(
+        self, path: Path | PurePath, sidecar_sha256: str | None = None, *, source: Source | None = None
+    ) -> None:
         self.path = path
-        if not path.is_file():
-            raise ShardError(f"{path}: no such shard; render the library again or download it anew")
-        # HDF5 may run in circles on damaged files: it is given only what has the right digest.
-        self._sidecar = _Sidecar.beside(path, sidecar_sha256)
+        self._source = source or _local_source(Path(path), sidecar_sha256)
         try:
-            self._file = h5py.File(path, "r")
+            self._file = h5py.File(path if self._source is None else self._source.file(), "r")
         # HDF5 knows many kinds of damage, and h5py more.
         except Exception as error:
-            raise ShardError(
-                f"{path}: truncated, damaged or not a shard ({error}); render or download it anew"
-            ) from error
+            self._fail("truncated, damaged or not a shard", error)
         try:
             self.schema = int(self._attribute("schema"))
             if self.schema > SCHEMA:
@@ -365,12 +397,9 @@ class Shard:
                 raise ValueError(f"engine {self.engine!r}")
             self._stored = frozenset(self._file)
             self._tables = self._read_tables()
-        except ShardError:
-            self.close()
-            raise
         except Exception as error:
             self.close()
-            raise ShardError(f"{path}: damaged or not a shard ({error}); {_ANEW}") from error
+            self._fail("damaged or not a shard", error)
 
     def __enter__(self) -> Shard:
         """The shard itself."""
@@ -386,8 +415,16 @@ class Shard:
         """Close the file."""
         with suppress(RuntimeError, OSError):
             self._file.close()
-        if self._sidecar is not None:
-            self._sidecar.close()
+        if self._source is not None:
+            self._source.close()
+
+    def _fail(self, what: str, error: Exception) -> NoReturn:
+        """Raise for a read that failed: an error of ours as it is, another as a `ShardError` that names the file."""
+        if isinstance(error, TEMImageNetError):
+            raise error
+        if self._source is not None and self._source.failure is not None:
+            raise self._source.failure from error
+        raise ShardError(f"{self.path}: {what} ({error}); {ANEW}") from error
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -401,6 +438,10 @@ class Shard:
     @cached_property
     def _series(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int16], NDArray[np.float32]]:
         """The series table: start, cell_A, hk, coefficients."""
+        if self._source is not None:
+            # HDF5 unpacks these: it is given only what has the right digest.
+            for part in self._source.layout.series:
+                self._source.give(part)
         found = {name: self._whole(name) for name in _SERIES}
         start, cell, hk, coefficients = found.values()
         terms = len(hk)
@@ -408,7 +449,7 @@ class Shard:
         fit = (len(start) - 1, 2, 2) == cell.shape and (terms, 2) == hk.shape == coefficients.shape
         kinds = [values.dtype.kind for values in found.values()]
         if not fit or kinds != ["i", "f", "i", "f"] or (np.diff(start) < 1).any() or start[0] or start[-1] != terms:
-            raise ShardError(f"{self.path}: series of shapes {shapes} do not fit together; {_ANEW}")
+            raise ShardError(f"{self.path}: series of shapes {shapes} do not fit together; {ANEW}")
         return start, cell, hk, coefficients
 
     def text(self, name: str) -> list[str]:
@@ -441,11 +482,18 @@ class Shard:
         return str(self._tables["sha256"][row])
 
     def series(self, row: int) -> FourierImage:
-        """The Fourier series of sample `row`'s clean image."""
-        start, cell, hk, coefficients = self._series
+        """The Fourier series of sample `row`'s clean image.
+
+        Raises:
+            LabelError: the sample has none, since others made it.
+            ShardError: the shard is damaged.
+        """
         which = int(self._tables["series_index"][row])
+        if which == NO_SERIES:
+            raise LabelError(f"{self.path}, sample {row}: others made it, it has no Fourier series")
+        start, cell, hk, coefficients = self._series
         if not 0 <= which < len(cell):
-            raise ShardError(f"{self.path}, sample {row}: no series {which}, the shard holds {len(cell)}; {_ANEW}")
+            raise ShardError(f"{self.path}, sample {row}: no series {which}, the shard holds {len(cell)}; {ANEW}")
         part = slice(int(start[which]), int(start[which + 1]))
         return FourierImage(cell[which], hk[part], torch.view_as_complex(torch.from_numpy(coefficients[part].copy())))
 
@@ -456,7 +504,7 @@ class Shard:
         bound = table[:, 8:10]
         kind = table[:, 6]
         if not np.isfinite(table[:, [0, 1, 2, 3, 6]]).all() or ((kind < 0) | (kind >= len(kinds))).any():
-            raise ShardError(f"{self.path}, sample {row}: columns that cannot be; {_ANEW}")
+            raise ShardError(f"{self.path}, sample {row}: columns that cannot be; {ANEW}")
         return Columns(
             np.ascontiguousarray(table[:, 0:2]),
             pixel_size_A,
@@ -471,8 +519,9 @@ class Shard:
         """Read a sample; labels that are not stored are redrawn by the code that would have stored them.
 
         Raises:
-            LabelError: unknown label.
+            LabelError: unknown label, or one that the shard lacks and cannot redraw, since others made its samples.
             ShardError: the shard is damaged, or has no such row.
+            HubError: the shard is read from elsewhere and cannot be had.
         """
         wanted = check_labels(tuple(labels))
         spec = self.spec(row)
@@ -482,7 +531,7 @@ class Shard:
         scan = Scan((size, size), spec.pixel_size_A, rotation, (offset_x, offset_y))
         clean_peak = float(self._tables["clean_peak"][row])
         image = self._chunk("image", row, (size, size))
-        if self._sidecar is None:
+        if self._source is None:
             self._check_sample(row, image)
         series: FourierImage | None = None
         drawn: dict[str, torch.Tensor] = {}
@@ -493,6 +542,7 @@ class Shard:
             elif name in self._stored and name in MAPS:
                 drawn[name] = torch.from_numpy(self._chunk(name, row, (edge, edge)).astype(np.float32))
             else:
+                self._check_drawn(name, spec)
                 if "2x" in name and series is None:
                     series = self.series(row)
                 values = draw_label(name, spec, columns, series, scan, clean_peak)
@@ -526,6 +576,7 @@ class Shard:
         edge = spec.image_size * (2 if "2x" in name else 1)
         if f"{name}_scale" in self._tables:
             return self._stored_scaled(name, row, edge)
+        self._check_drawn(name, spec)
         rotation, *offset = (float(v) for v in self._tables["series_scan"][row])
         scan = Scan((spec.image_size,) * 2, spec.pixel_size_A, rotation, (offset[0], offset[1]))
         columns, peak = self.columns(row, spec.pixel_size_A), float(self._tables["clean_peak"][row])
@@ -551,6 +602,11 @@ class Shard:
         offset, step = (float(v) for v in self._tables[f"{name}_scale"][row])
         return Scaled(self._chunk(name, row, (edge, edge)), offset, step)
 
+    def _check_drawn(self, name: str, spec: SampleSpec) -> None:
+        """Raise `LabelError` for a map that is not stored and that nothing tells how to draw."""
+        if spec.specimen.kind == "unknown" and name in MAPS:
+            raise LabelError(f"{self.path}: {name} is absent: the files that it was converted from had none")
+
     def _check_row(self, row: int) -> None:
         """Raise `ShardError` where there is no such sample."""
         if not 0 <= row < len(self):
@@ -561,14 +617,14 @@ class Shard:
         try:
             return self._file.attrs[name]
         except Exception as error:
-            raise ShardError(f"{self.path}: damaged or not a shard, no {name} ({error}); {_ANEW}") from error
+            self._fail(f"damaged or not a shard, no {name}", error)
 
     def _whole(self, name: str) -> NDArray[Any]:
         """A whole dataset; damage becomes a `ShardError` that names file and dataset."""
         try:
             return read_whole(own_dataset(self._file, name))
         except Exception as error:
-            raise ShardError(f"{self.path}: {name} cannot be read ({error}); {_ANEW}") from error
+            self._fail(f"{name} cannot be read", error)
 
     def _read_tables(self) -> dict[str, NDArray[Any]]:
         """What is kept once a shard, of one length and the kinds of number that were written."""
@@ -580,17 +636,17 @@ class Shard:
             if values.shape != (rows, *more) or values.dtype.kind != kind:
                 raise ShardError(
                     f"{self.path}: {name} of shape {values.shape} and type {values.dtype} in a shard of "
-                    f"{rows} samples; {_ANEW}"
+                    f"{rows} samples; {ANEW}"
                 )
             if more and not np.isfinite(values).all():
-                raise ShardError(f"{self.path}: {name} has values that are not finite; {_ANEW}")
+                raise ShardError(f"{self.path}: {name} has values that are not finite; {ANEW}")
         return found
 
     def _chunk(self, name: str, row: int, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
         """One sample's array of a dataset, of the type that was written and the shape that its specification asks."""
         try:
-            if self._sidecar is not None:
-                return self._sidecar.chunk(name, row, shape)
+            if self._source is not None:
+                return _read_chunk(self._source, name, row, shape)
             dataset = own_dataset(self._file, name)
             _check_form(name, dataset.dtype, dataset.shape[1:], shape)
             if dataset.nbytes // max(len(dataset), 1) > _MOST_SAMPLE_BYTES:
@@ -598,14 +654,14 @@ class Shard:
             values: NDArray[Any] = dataset[row]
             return values
         except Exception as error:
-            raise ShardError(f"{self.path}: {name} of sample {row} cannot be read ({error}); {_ANEW}") from error
+            self._fail(f"{name} of sample {row} cannot be read", error)
 
     def _column_table(self, row: int) -> NDArray[np.float64]:
         """(K, fields) rows of `COLUMN_FIELDS`."""
         table: NDArray[np.float64] = self._chunk("columns", row)
         count = int(self._tables["n_columns"][row])
         if not 0 <= count <= len(table):
-            raise ShardError(f"{self.path}, sample {row}: {count} columns in a table of {len(table)}; {_ANEW}")
+            raise ShardError(f"{self.path}, sample {row}: {count} columns in a table of {len(table)}; {ANEW}")
         return table[:count]
 
     def _kinds(self, row: int) -> tuple[str, ...]:
@@ -613,9 +669,9 @@ class Shard:
         try:
             kinds = json.loads(str(self._tables["kinds"][row]))
         except (ValueError, RecursionError) as error:
-            raise ShardError(f"{self.path}, sample {row}: kinds are no JSON ({error}); {_ANEW}") from error
+            raise ShardError(f"{self.path}, sample {row}: kinds are no JSON ({error}); {ANEW}") from error
         if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-            raise ShardError(f"{self.path}, sample {row}: kinds are no list of names; {_ANEW}")
+            raise ShardError(f"{self.path}, sample {row}: kinds are no list of names; {ANEW}")
         return tuple(kinds)
 
     def _check_sample(self, row: int, image: NDArray[np.uint16]) -> None:
@@ -624,99 +680,40 @@ class Shard:
         found = hashlib.sha256(str(self._tables["spec"][row]).encode() + image.tobytes() + table.tobytes()).hexdigest()
         if found != self.digest(row):
             raise ShardError(
-                f"{self.path}, sample {row}: SHA-256 is {found}, the shard says {self.digest(row)}; {_ANEW}"
+                f"{self.path}, sample {row}: SHA-256 is {found}, the shard says {self.digest(row)}; {ANEW}"
             )
 
 
-class _Sidecar:
-    """Where a shard's chunks lie and what their digests are; reads them from the file itself.
+def _local_source(path: Path, sidecar_sha256: str | None) -> LocalParts | None:
+    """The parts of a file on this machine; None where no sidecar tells of them and none is asked for."""
+    if not path.is_file():
+        raise ShardError(f"{path}: no such shard; render the library again or download it anew")
+    layout = read_sidecar(path, sidecar_sha256)
+    return None if layout is None else LocalParts(path, layout)
 
-    Positioned reads share nothing between processes, and a file that is cut short under them is an error, where
-    mapped memory would end the process.
+
+def _read_chunk(source: Source, name: str, row: int, shape: tuple[int, ...] | None) -> NDArray[Any]:
+    """One sample's array of a dataset, unpacked.
+
+    Raises:
+        KeyError, ValueError: there is none, or it is not what was written.
+        TEMImageNetError: it cannot be had, or is damaged.
     """
-
-    def __init__(self, shard: Path, told: dict[str, Any]) -> None:
-        self._descriptor = -1
-        self._entries: dict[str, dict[str, Any]] = told["datasets"]
-        rows = told["rows"]
-        for name, entry in self._entries.items():
-            entry["dtype"], entry["shape"] = np.dtype(str(entry["dtype"])), tuple(entry["shape"])
-            if any(len(entry[key]) != rows for key in ("offsets", "sizes", "sha256")):
-                raise ValueError(f"{name} has not {rows} chunks")
-            if tuple(entry["filters"]) not in (("shuffle", "deflate"), ()):
-                raise ValueError(f"{name} is packed by {entry['filters']}")
-        self._checked = {name: bytearray(len(entry["sizes"])) for name, entry in self._entries.items()}
-        self._descriptor = os.open(shard, os.O_RDONLY)
-        if "rest" in told:
-            with shard.open("rb") as file:
-                found = _digest_of_rest(file, self._entries, told["bytes"])
-            if found != told["rest"]:
-                raise ShardError(
-                    f"{shard}: damaged, what is not in chunks has another digest than in the sidecar; {_ANEW}"
-                )
-
-    @classmethod
-    def beside(cls, shard: Path, sha256: str | None) -> _Sidecar | None:
-        """The sidecar of a shard, None where there is none and none is asked for."""
-        path = sidecar_path(shard)
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError as error:
-            if sha256 is None:
-                return None
-            raise ShardError(f"{path}: missing; {_ANEW}") from error
-        except OSError as error:
-            raise ShardError(f"{path}: cannot be read ({error}); {_ANEW}") from error
-        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-            raise ShardError(f"{path}: SHA-256 differs from the manifest's; {_ANEW}")
-        try:
-            told = json.loads(content)
-            size = shard.stat().st_size
-            if told["bytes"] != size:
-                raise ShardError(
-                    f"{shard}: truncated or damaged, {size} bytes, {path.name} says {told['bytes']}; {_ANEW}"
-                )
-            return cls(shard, told)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            raise ShardError(f"{path}: damaged ({error!r}); {_ANEW}") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self) -> None:
-        """Close the file where nobody did."""
-        self.close()
-
-    def chunk(self, name: str, row: int, shape: tuple[int, ...] | None) -> NDArray[Any]:
-        """One sample's array.
-
-        Raises:
-            KeyError, ValueError, TypeError, OSError: there is none, or it is not what was written.
-        """
-        entry = self._entries[name]
-        dtype, each = entry["dtype"], entry["shape"][1:]
-        _check_form(name, dtype, each, shape)
-        whole = prod(each) * dtype.itemsize
-        size, offset = entry["sizes"][row], entry["offsets"][row]
-        if not 0 <= whole <= _MOST_SAMPLE_BYTES or not 0 <= size <= 1.1 * whole + 1024:
-            raise ValueError(f"of shape {each} in {size} bytes, more than a sample holds")
-        packed = os.pread(self._descriptor, size, offset)
-        if not self._checked[name][row]:
-            if hashlib.sha256(packed).hexdigest()[:_DIGEST] != entry["sha256"][row]:
-                raise ValueError("its SHA-256 is not that in the sidecar")
-            self._checked[name][row] = 1
-        raw = _inflated(packed, whole) if entry["filters"] else packed
-        if len(raw) != whole:
-            raise ValueError(f"{len(raw)} bytes, expected {whole}")
-        if not entry["filters"]:
-            plain: NDArray[Any] = np.frombuffer(raw, dtype).reshape(each)
-            return plain
-        bytes_apart = np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)
-        values: NDArray[Any] = np.ascontiguousarray(bytes_apart.T).view(dtype).reshape(each)
-        return values
+    form, part = source.layout.forms[name], source.layout.chunk(name, row)
+    _check_form(name, form.dtype, form.shape, shape)
+    whole = prod(form.shape) * form.dtype.itemsize
+    if not 0 <= whole <= _MOST_SAMPLE_BYTES or part.size > 1.1 * whole + 1024:
+        raise ValueError(f"of shape {form.shape} in {part.size} bytes, more than a sample holds")
+    content = source.give(part)
+    raw = _inflated(content, whole) if form.packed else content
+    if len(raw) != whole:
+        raise ValueError(f"{len(raw)} bytes, expected {whole}")
+    if not form.packed:
+        plain: NDArray[Any] = np.frombuffer(raw, form.dtype).reshape(form.shape)
+        return plain
+    bytes_apart = np.frombuffer(raw, np.uint8).reshape(form.dtype.itemsize, -1)
+    values: NDArray[Any] = np.ascontiguousarray(bytes_apart.T).view(form.dtype).reshape(form.shape)
+    return values
 
 
 def _inflated(packed: bytes, whole: int) -> bytes:
@@ -742,25 +739,3 @@ def _check_form(name: str, dtype: np.dtype[Any], found: tuple[int, ...], wanted:
         raise ValueError(f"of shape {tuple(found)}, expected {wanted}")
     if name == "columns" and (len(found) != 2 or found[1] != len(COLUMN_FIELDS)):
         raise ValueError(f"of shape {tuple(found)}, expected {len(COLUMN_FIELDS)} fields")
-
-
-def _digest_of_rest(file: BinaryIO, entries: Mapping[str, Mapping[str, Any]], size: int) -> str:
-    """A digest of what lies between a file's chunks: numbers, texts, series and HDF5's own structures.
-
-    Raises:
-        ValueError: chunks lie over each other or outside of the file.
-    """
-    chunks = sorted(
-        (offset, length)
-        for entry in entries.values()
-        for offset, length in zip(entry["offsets"], entry["sizes"], strict=True)
-    )
-    digest, place = hashlib.sha256(), 0
-    for offset, length in [*chunks, (size, 0)]:
-        if not place <= offset <= offset + length <= size:
-            raise ValueError(f"a chunk of {length} bytes at {offset}, where {place} to {size} are free")
-        if offset > place:
-            file.seek(place)
-            digest.update(file.read(offset - place))
-        place = offset + length
-    return digest.hexdigest()[:_DIGEST]

@@ -289,7 +289,7 @@ def test_what_lies_between_chunks_is_compared_before_hdf5_opens_a_shard(library_
     whole = path.read_bytes()
     told = json.loads(path.with_suffix(".json").read_text())
     inside = np.zeros(len(whole), dtype=bool)
-    for entry in told["datasets"].values():
+    for entry in (*told["datasets"].values(), *told["series"].values()):
         for offset, size in zip(entry["offsets"], entry["sizes"], strict=True):
             inside[offset : offset + size] = True
     monkeypatch.setattr(h5py, "File", lambda *a, **k: pytest.fail("HDF5 was given a damaged file"))
@@ -299,6 +299,21 @@ def test_what_lies_between_chunks_is_compared_before_hdf5_opens_a_shard(library_
         path.write_bytes(damaged)
         with pytest.raises(ShardError, match=r"linear-00000\.h5: damaged, what is not in chunks"):
             Shard(path)
+
+
+@pytest.mark.parametrize("name", ["hk", "coefficients"])
+def test_chunks_of_the_series_are_compared_before_hdf5_unpacks_them(library, library_copy, monkeypatch, name):
+    path = library_copy / SHARD
+    told = json.loads(path.with_suffix(".json").read_text())["series"][name]
+    damaged = bytearray(path.read_bytes())
+    damaged[told["offsets"][0] + told["sizes"][0] // 2] ^= 0x10
+    path.write_bytes(damaged)
+    with Shard(path) as shard, Shard(library / SHARD) as whole:
+        assert torch.equal(shard.sample(0, ("noNoise",)).image, whole.sample(0).image)
+        monkeypatch.setattr(Shard, "_whole", lambda *a: pytest.fail("HDF5 unpacks a damaged chunk"))
+        for read in (lambda: shard.series(0), lambda: shard.sample(0, ("noNoiseUpinterpolation2x",))):
+            with pytest.raises(ShardError, match=rf"linear-00000\.h5: series/{name} 0 .* differs from its SHA-256"):
+                read()
 
 
 def test_a_dataset_keeps_few_shards_open(library, monkeypatch):
