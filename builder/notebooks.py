@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def stage_docs(source: Path, folder: Path) -> Path:
             f"!!! note\n    The notebook is `site/docs/notebooks/{file.name}` of a checkout; the values of its first "
             "cell are yours to change.\n"
         )
+        # pandas styles each table anew, by an attribute that HTML no longer has; the pages have their own style.
+        text = re.sub(r"<style scoped>.*?</style>\n?", "", text, flags=re.DOTALL)
         title, _, rest = text.lstrip().partition("\n")
         place.write_text(f"{title}\n\n{told}{rest}", encoding="utf-8")
     return folder

@@ -255,11 +255,15 @@ def _image(signal: Signal, frame: int | str | None) -> Float[NDArray[np.floating
             total = np.zeros(data.shape[1:])
             for number in range(frames):
                 total += np.asarray(data[number])
-            return total
-        data = data[_in_range(frame or 0, frames)]
+            data = total
+        else:
+            data = data[_in_range(frame or 0, frames)]
     elif frame is not None and frame != "sum":
         _in_range(frame, 1)
     values = np.asarray(data)
+    if values.ndim != 2 or not values.size:
+        # A damaged header may leave axes that hold nothing.
+        raise MicrographError(f"an array of {' x '.join(str(edge) for edge in values.shape)}: expected an image")
     exact = np.result_type(values.dtype, np.float32) == np.float32
     return values.astype(np.float32 if exact else np.float64)
 

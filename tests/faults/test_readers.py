@@ -159,6 +159,7 @@ def micrographs(tmp_path_factory):
 
 
 @QUICK
+@example(seed=2235, number=6, form="metadata", times=1)
 @given(
     seed=st.integers(0, 2**32), number=st.integers(0, 6), form=st.sampled_from(sorted(BYTES)), times=st.integers(1, 3)
 )
