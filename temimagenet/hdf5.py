@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import mmap
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["check_self_contained", "own_dataset", "read_whole"]
+__all__ = ["check_heaps", "check_self_contained", "own_dataset", "read_whole"]
 
 _MOST_BYTES = 2**30
 """Of a dataset that is read in one go: a shape of more is damage, or meant to fill the memory."""
 
 _MOST_TEXT = 2**24
 """Entries of a dataset of text."""
+
+
+_HEAP = b"GCOL\x01\x00\x00\x00"
+_OBJECT = 16
+"""Bytes of the head of an object in a heap."""
+
+
+def check_heaps(path: Path) -> None:
+    """Look at the global heaps of a file, where texts of its attributes lie, before HDF5 does.
+
+    HDF5 2.0 never comes back from a heap whose free space says that it has no size. A heap is a head of 16 bytes with
+    its length, then objects of 8-byte multiples (HDF5 File Format Specification 3.0, III.E).
+
+    Raises:
+        ValueError: objects of a heap do not fit it.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(_HEAP)
+        while start >= 0:
+            end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+            place = start + 16
+            while place + _OBJECT <= min(end, len(content)):
+                free = not int.from_bytes(content[place : place + 2], "little")
+                size = int.from_bytes(content[place + 8 : place + 16], "little")
+                step = size if free else _OBJECT + -(-size // 8) * 8
+                if step <= 0 or place + step > end:
+                    raise ValueError(f"the heap at byte {start} is damaged: an object of {size} bytes at byte {place}")
+                place += step
+            start = content.find(_HEAP, start + len(_HEAP))
 
 
 def own_dataset(file: h5py.File, path: str) -> h5py.Dataset:

@@ -25,7 +25,7 @@ from temimagenet.render import Sample, render
 
 __all__ = ["EMPTY_A_KIND", "PARTS", "Bench", "load_complete", "validate"]
 
-_VERSION = 2
+_VERSION = 3
 """Raised whenever a part is measured in another way."""
 
 EMPTY_A_KIND = 10

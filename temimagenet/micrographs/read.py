@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from temimagenet.errors import MicrographError
-from temimagenet.hdf5 import check_self_contained
+from temimagenet.hdf5 import check_heaps, check_self_contained
 from temimagenet.micrographs.units import PixelSize, is_reciprocal, pixel_size, to_angstrom
 
 T = TypeVar("T")
@@ -298,6 +298,7 @@ def _rosetta(file: Path, suffix: str) -> list[Signal]:
         import h5py
 
         if h5py.is_hdf5(file):
+            check_heaps(file)
             with h5py.File(file, "r") as opened:
                 check_self_contained(opened)
     try:
