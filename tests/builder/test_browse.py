@@ -189,8 +189,9 @@ def test_samples_are_reached_and_selected_by_keyboard_and_stay_selected(page, se
     page.keyboard.press("Home")
     page.keyboard.press("End")
     page.keyboard.press("Enter")
+    # The page completes its address by the library's name.
     page.wait_for_url("**/sample.html**")
-    assert page.url == focused
+    assert parse_qs(urlsplit(page.url).query).items() >= parse_qs(urlsplit(focused).query).items()
     page.go_back()
     counted(page, str(across + 1))
     page.get_by_role("button", name="Deselect all").click()
