@@ -16,14 +16,22 @@ from temimagenet.errors import LocalizeError
 from temimagenet.imaging.detector import without_spikes
 from temimagenet.localize.protocol import check_image
 
-__all__ = ["Detected", "detect_columns", "spot_width_px"]
+__all__ = [
+    "FILTER",
+    "Detected",
+    "brightest",
+    "chance_maxima",
+    "detect_columns",
+    "leftovers",
+    "spot_width_px",
+]
 
 Array = NDArray[np.float32]
 
 _WIDTH_STEP = 1.3
 """Ratio of neighbouring trial widths."""
 
-_BLUR = 0.8
+FILTER = 0.8
 """Standard deviation of the filter in that of the spot: less resolves closer columns, more averages more noise."""
 
 _FINE_PX = 1.5
@@ -65,6 +73,12 @@ _PRIOR_COUNTS = 20.0
 _HIDDEN = 2.2
 """Columns that others hide are looked for from so many widths away from them: nearer lies what spots leave of others
 that are not quite Gaussian."""
+
+_LEFT_OVER = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5)
+"""Standard deviations of filtered residuals from which places count, and those beyond which they are counted."""
+
+_MORE = 3.0
+"""Standard deviations by which there must be more of them than by chance."""
 
 _ROUGHNESS = np.array([1.0, -4.0, 6.0, -4.0, 1.0], dtype=np.float32) / np.float32(np.sqrt(70.0))
 """Fourth difference, of unit variance on white noise, blind to what is smooth over five rows."""
@@ -212,11 +226,11 @@ def _width(picture: Array, step: float, trials: NDArray[np.float64], false_share
             level, band = _binned(level, 2), _binned(band, 2)
         s = width / bins
         count = step / bins**2
-        response, noise, blurred = _response(level, count, _BLUR * s)
-        xy, value, _ = _maxima(response, noise, blurred, count, false_share, _BLUR * s)
+        response, noise, blurred = _response(level, count, FILTER * s)
+        xy, value, _ = _maxima(response, noise, blurred, count, false_share, FILTER * s)
         if not len(xy):
             continue
-        spots = _painted(xy, _heights(xy, value, s, _BLUR * s), level.shape)
+        spots = _painted(xy, _heights(xy, value, s, FILTER * s), level.shape)
         model = _blurred(spots, np.hypot(s, fine / bins)) - _blurred(spots, np.hypot(s, coarse / bins))
         overlap = max(0.0, float(np.mean(model * band)))
         scores[number] = overlap**2 / max(float(np.mean(model**2)) * energy, 1e-30)
@@ -233,7 +247,7 @@ def _find(
     picture: Array, step: float, width: float, false_share: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Positions, heights and significances of spots of a known width: the plain ones, then the hidden ones."""
-    blur = _BLUR * width
+    blur = FILTER * width
     response, noise, blurred = _response(picture, step, blur)
     unit = float(_overlap(np.zeros(1), width, blur)[0])
     xy, value, significance = _maxima(response, noise, blurred, step, false_share, blur)
@@ -250,7 +264,7 @@ def _find(
         more, rest, sure = _maxima(left, noise, blurred_left, step, false_share, blur)
         near = KDTree(xy)
         apart, _ = near.query(more)
-        keep = (apart > _HIDDEN * width) & (rest > _FAINTEST * unit * _brightest(near, height, more, 6.0 * width))
+        keep = (apart > _HIDDEN * width) & (rest > _FAINTEST * unit * brightest(near, height, more, 6.0 * width))
         if not keep.any():
             break
         xy, value, significance = (
@@ -258,7 +272,7 @@ def _find(
             for pair in ((xy, more[keep]), (value, _sampled(response, more[keep])), (significance, sure[keep]))
         )
         height = _heights(xy, value, width, blur)
-    good = height > _FAINTEST * _brightest(KDTree(xy), height, xy, 6.0 * width)
+    good = height > _FAINTEST * brightest(KDTree(xy), height, xy, 6.0 * width)
     return xy[good], height[good], significance[good]
 
 
@@ -271,7 +285,7 @@ def _less(
     return response - _laplacian(spots, float(np.hypot(width, blur))) * np.float32(blur**2), spots
 
 
-def _brightest(tree: KDTree, height: NDArray[np.float64], xy: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
+def brightest(tree: KDTree, height: NDArray[np.float64], xy: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
     """Greatest height of the nearest few columns within a reach of each place."""
     count = min(8, tree.n)
     _, index = tree.query(xy, k=count, distance_upper_bound=reach)
@@ -354,7 +368,7 @@ def _maxima(
     significance = value / deviation
     significance *= np.interp(significance / deviation * (_FILTERED * step / (np.pi * blur**2)), *_SPARSE)
     order = np.argsort(-significance)
-    passed = _chance_maxima(significance[order], response.size, blur) <= false_share * np.arange(1, len(order) + 1)
+    passed = chance_maxima(significance[order], response.size, blur) <= false_share * np.arange(1, len(order) + 1)
     chosen = order[: int(np.flatnonzero(passed).max(initial=-1)) + 1]
     i, j, significance = i[chosen], j[chosen], significance[chosen]
     padded = np.pad(response.astype(np.float64), 1, mode="reflect")
@@ -380,7 +394,7 @@ def _is_round(blurred: Array, i: NDArray[np.int64], j: NDArray[np.int64]) -> NDA
     return bent
 
 
-def _chance_maxima(significance: NDArray[np.float64], pixels: int, blur: float) -> NDArray[np.float64]:
+def chance_maxima(significance: NDArray[np.float64], pixels: int, blur: float) -> NDArray[np.float64]:
     """Expected number of maxima above a significance in noise alone.
 
     The Euler characteristic of a Student field (Worsley, Adv. Appl. Probab. 26 (1994) 13) whose freedom is that of the
@@ -391,6 +405,49 @@ def _chance_maxima(significance: NDArray[np.float64], pixels: int, blur: float) 
     tail = significance * (1.0 + significance**2 / freedom) ** (-0.5 * (freedom - 1.0))
     number: NDArray[np.float64] = pixels * 1.5 / blur**2 * (2.0 * np.pi) ** -1.5 * unit * tail
     return number
+
+
+def leftovers(
+    residual: Float[NDArray[np.float64], "rows columns"],
+    known_px: Float[NDArray[np.float64], "N 2"],
+    width_px: float,
+    apart_px: float,
+) -> tuple[Float[NDArray[np.float64], "M 2"], bool]:
+    """Places where a fit may have left columns over.
+
+    Args:
+        residual: the fit's residuals, divided by their standard deviations.
+        known_px: positions (x, y) of the columns that were fitted.
+        width_px: standard deviation of their spots.
+        apart_px: places nearer than this to one of them do not count.
+
+    Returns:
+        Maxima behind the filter of detection, 1.5 deviations and higher; and whether there are more, or higher ones,
+        than noise makes.
+    """
+    bins = max(1, int(width_px // _FOUND_PX))
+    binned = _binned(residual.astype(np.float32), bins) * np.float32(bins)
+    blur = FILTER * width_px / bins
+    # The squares of the filter's weights have this sum.
+    response = _laplacian(binned, blur) * np.float32(blur**3 * np.sqrt(2.0 * np.pi))
+    # Noise that is not white shows where nothing is.
+    response /= max(1.0, -float(np.quantile(response.ravel()[:: -(-response.size // _LEVELS_OF)], 0.16)))
+    size = 2 * max(1, round(blur)) + 1
+    top = (ndimage.maximum_filter(response, size=size) == response) & (response > _LEFT_OVER[0])
+    top[[0, -1]] = top[:, [0, -1]] = False
+    places = np.argwhere(top)[:, ::-1].astype(np.float64)
+    height = response[top]
+    near = KDTree((known_px - (bins - 1) / 2.0) / bins)
+    free = near.query(places)[0] > apart_px / bins
+    places, height = places[free], height[free]
+    rows, columns = (np.arange(0.0, size, max(1.0, size / 128.0)) for size in binned.shape)
+    grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+    share = float(np.mean(near.query(grid)[0] > apart_px / bins))
+    levels = np.array(_LEFT_OVER[1:])
+    found = (height[:, None] > levels).sum(axis=0)
+    expected = share * chance_maxima(levels, response.size, blur)
+    surplus = bool((found > expected + _MORE * np.sqrt(expected) + 0.5).any())
+    return places * bins + (bins - 1) / 2.0, surplus
 
 
 def _sampled(response: Array, xy: NDArray[np.float64]) -> NDArray[np.float64]:

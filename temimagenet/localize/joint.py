@@ -30,6 +30,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.spatial import KDTree
 
 __all__ = [
+    "ANCHOR",
     "REACH",
     "TAIL",
     "TAIL_SHARE",

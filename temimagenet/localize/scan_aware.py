@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,8 +23,16 @@ from scipy.special import erfc
 from temimagenet.device import single_threaded
 from temimagenet.errors import LocalizeError
 from temimagenet.imaging.detector import without_spikes
-from temimagenet.localize.detect import detect_columns, spot_width_px
+from temimagenet.localize.detect import (
+    FILTER,
+    brightest,
+    chance_maxima,
+    detect_columns,
+    leftovers,
+    spot_width_px,
+)
 from temimagenet.localize.joint import (
+    ANCHOR,
     REACH,
     TAIL,
     TAIL_SHARE,
@@ -81,6 +90,33 @@ _ENOUGH = 2**18
 _BAND = 64
 """Rows that are blurred together."""
 
+_SEARCHES = 3
+"""Times that columns are looked for in what the fit leaves over."""
+
+_FEW = 500
+"""Columns up to which it is cheap to look closely, even where residuals look like noise."""
+
+_APART = 1.2
+"""Widths from known columns: nearer lies what spots leave of others that are not quite what they are taken for."""
+
+_HELD = 0.1
+"""Widths that looked at places may move while their heights are told."""
+
+_EACH = 2.0
+"""Widths between columns that are added together: what is left for a nearer one shows once the first is fitted."""
+
+_BESIDE = 4.0
+"""Widths within which of columns that do not stand above the noise the faintest is left out first."""
+
+_FAINTEST = 0.03
+"""Added columns need this share of the height of brighter ones beside them: spots are fitted no better."""
+
+_FALSE_SHARE = 0.05
+"""Largest expected share of noise among what is added."""
+
+_LEAST = 3.5
+"""Standard errors that the height of an added column must have in the end."""
+
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 
@@ -113,7 +149,7 @@ class ScanFit:
 
 @dataclass(frozen=True)
 class ScanAware:
-    """Localizer: columns are found, then fitted by `fit_scan_aware`.
+    """Localizer: columns are found, then fitted by `fit_scan_aware`, which finds more in what the fit leaves over.
 
     Attributes:
         start: what finds them, such as `NetworkColumns()`; `detect_columns` where None.
@@ -140,7 +176,7 @@ class ScanAware:
             width_px = spot_width_px(image, pixel_size_A)
         if not len(xy_px) or not np.isfinite(width_px):
             return FoundColumns.none(pixel_size_A)
-        return fit_scan_aware(image, pixel_size_A, xy_px, width_px).columns
+        return fit_scan_aware(image, pixel_size_A, xy_px, width_px, search=True).columns
 
 
 def fit_scan_aware(
@@ -148,6 +184,8 @@ def fit_scan_aware(
     pixel_size_A: float,
     start_px: Float[NDArray[np.float64], "N 2"],
     width_px: float,
+    *,
+    search: bool = False,
 ) -> ScanFit:
     """Fit all columns, one spot shape, a smooth background and the beam's displacement in every row.
 
@@ -159,10 +197,13 @@ def fit_scan_aware(
         pixel_size_A: pixel size, for units only.
         start_px: positions (x, y) to start from.
         width_px: rough standard deviation of a column's spot in pixels.
+        search: whether to leave out columns that do not stand above the noise, and to look for others in what the fit
+            leaves over, and fit these, too.
 
     Returns:
-        The fit; its columns are in the order of the starts. Of starts within half a spot's width of one another the
-        first is fitted; the others are that column again, flagged `Flag.TWICE`.
+        The fit; its columns are in the order of the starts unless a search changed them. Of starts within half a
+        spot's width of one another the first is fitted; the others are that column again, flagged `Flag.TWICE`, or
+        left out by a search.
 
     Raises:
         LocalizeError: the image or a start cannot be used, or there is no start.
@@ -179,25 +220,82 @@ def fit_scan_aware(
     # On blocks as small as these two threads on one product make it three times as slow; strips have threads.
     threads = torch.get_num_threads()
     with single_threaded(), ThreadPoolExecutor(threads) as pool:
-        fit = _fit(values / scale, start, width_px, pixel_size_A, pool if threads > 1 else None)
-    found = repeated(fit.columns, owner)
+        fit = _fit(values / scale, start, width_px, pixel_size_A, pool if threads > 1 else None, search)
+    found = fit.columns if search else repeated(fit.columns, owner)
     columns = replace(found, intensity=found.intensity * scale, intensity_sigma=found.intensity_sigma * scale)
     noise = (fit.noise[0] * scale**2, fit.noise[1] * scale)
     return replace(fit, columns=columns, background=fit.background * scale, model=fit.model * scale, noise=noise)
 
 
-def _fit(values: Array, start: Array, width: float, pixel_size_A: float, pool: Executor | None) -> ScanFit:
+@dataclass(frozen=True, eq=False)
+class _Settled:
+    """Where a fit came to rest.
+
+    Attributes:
+        start: (N, 2) where the columns began; those beyond the edge, which come later in the problem's order, are not
+            among them.
+        problem, state, model, covariance: the fit.
+        weight: (rows, columns) inverse variances of the pixels.
+        noise, sigma: as in `ScanFit`, with `sigma` the displacements'.
+        width: width of the spots' windows.
+        last: (K,) last steps of the columns, in the problem's order.
+        rounds: steps taken.
+    """
+
+    start: Array
+    problem: Problem
+    state: State
+    model: Model
+    covariance: Covariance
+    noise: tuple[float, float]
+    sigma: Array
+    width: float
+    last: Array
+    rounds: int
+
+    @property
+    def back(self) -> NDArray[np.int64]:
+        """(N,) where each start is in the problem's order."""
+        return np.argsort(self.problem.order)[: len(self.start)]
+
+
+def _fit(
+    values: Array, start: Array, width: float, pixel_size_A: float, pool: Executor | None, search: bool
+) -> ScanFit:
     """The fit, once everything was checked."""
     # Windows that cut the spots' tails off do to begin with, until columns beyond the edge have found their places.
     problem = Problem(values, start, width, _FIRST_REACH, pool)
-    state = _first_state(problem, start, width)
-    sigma = np.full(2, 0.25 * width)
+    found = _settle(start, problem, _first_state(problem, start, width), np.full(2, 0.25 * width), width, whole=False)
+    if search:
+        with suppress(LocalizeError):
+            found = _without_nothings(found)
+            for _ in range(_SEARCHES):
+                more, height = _hidden(found)
+                if not len(more):
+                    break
+                before, found = len(found.start), _with_more(found, more, height)
+                if len(found.start) <= before:
+                    break
+    return _result(found, pixel_size_A)
+
+
+def _settle(start: Array, problem: Problem, state: State, sigma: Array, width: float, *, whole: bool) -> _Settled:
+    """Gauss-Newton steps from a state until columns and the displacements' width rest.
+
+    Args:
+        start: where columns began, the first of the problem's order; those beyond the edge follow.
+        problem, state: the fit.
+        sigma: the displacements' width so far.
+        width: of the windows.
+        whole: whether windows are whole and columns beyond the edge were looked for.
+    """
+    values = problem.values
     model = problem.look(state)
     trust = np.ones(values.shape, dtype=np.float32)
     equations: Equations | None = None
     error: Array | None = None
-    whole = crowded = False
-    last = np.full(len(start), np.inf)
+    crowded = whole
+    last = np.full(len(state.xy), np.inf)
     damping, change, rounds = _DAMPING, 1.0, 0
     while rounds < _ROUNDS:
         report("fit", rounds, _ROUNDS)
@@ -267,7 +365,106 @@ def _fit(values: Array, start: Array, width: float, pixel_size_A: float, pool: E
     new = problem.look(trial, slopes=False)
     if _cost(problem, new, trial, weight, sigma) <= _cost(problem, model, state, weight, sigma):
         state, model = trial, new
-    return _result(problem, state, model, covariance, noise, sigma, pixel_size_A, start, width, last, rounds)
+    return _Settled(start, problem, state, model, covariance, noise, sigma, width, last, rounds)
+
+
+def _hidden(found: _Settled) -> tuple[Array, Array]:
+    """Places (N, 2) and heights of columns that a fit leaves over.
+
+    What may be one is put into the equations, all places at once and held where they are: one step tells their heights
+    and how sure these are, beside everything else unknown.
+    """
+    values, state, width = found.problem.values, found.state, found.width
+    residual = (values - found.model.image) / np.sqrt(_variance(found.model.image, found.noise))
+    places, surplus = leftovers(residual, state.xy, width, _APART * width)
+    if not surplus and len(state.xy) > _FEW:
+        places = places[:0]
+    significance = np.full(len(places), np.inf)
+    for least in (0.0, 2.0):
+        places = places[significance > least]
+        if not len(places):
+            return places, np.zeros(0)
+        height, deviation = _heights(found, places)
+        significance = height / deviation
+    sure = np.argsort(-significance)
+    chance = chance_maxima(significance[sure], values.size, FILTER * width)
+    number = int(np.flatnonzero(chance <= _FALSE_SHARE * np.arange(1, len(sure) + 1)).max(initial=-1)) + 1
+    chosen = sure[:number]
+    chosen = chosen[height[chosen] > _FAINTEST * brightest(KDTree(state.xy), state.height, places[chosen], 6.0 * width)]
+    chosen = chosen[_first_of(places[chosen], _EACH * width)]
+    return places[chosen], height[chosen]
+
+
+def _first_of(places: Array, reach: float) -> NDArray[np.bool_]:
+    """(N,) places that have none within a reach that comes before them and stays."""
+    stays = np.ones(len(places), dtype=bool)
+    for first, second in sorted(map(sorted, KDTree(places).query_pairs(reach))):
+        stays[second] &= not stays[first]
+    return stays
+
+
+def _heights(found: _Settled, places: Array) -> tuple[Array, Array]:
+    """Heights of spots at places, beside everything else, and their standard deviations."""
+    problem, state = _changed(found, np.ones(len(found.start), dtype=bool), places, np.zeros(len(places)))
+    new = np.argsort(problem.order)[len(found.start) :][: len(places)]
+    problem.anchor_precision[new] = (_HELD * found.width) ** -2
+    model = problem.look(state)
+    weight = 1.0 / _variance(model.image, found.noise)
+    equations, covariance = _final(problem, model, state, weight, found.sigma)
+    step = equations.step(model, state, weight, found.sigma)
+    return step.columns[new, 2], np.sqrt(covariance.columns[new, 2, 2])
+
+
+def _with_more(found: _Settled, more: Array, height: Array) -> _Settled:
+    """The fit with more columns, without those that come to nothing.
+
+    Raises:
+        LocalizeError: the columns cannot be told apart.
+    """
+    count = len(found.start)
+    start = np.concatenate([found.start, more])
+    problem, state = _changed(found, np.ones(count, dtype=bool), more, height)
+    new = _settle(start, problem, state, found.sigma, found.width, whole=True)
+    # A column that had no start has not strayed from it.
+    start[count:] = new.state.xy[new.back][count:]
+    return _without_nothings(replace(new, start=start))
+
+
+def _without_nothings(found: _Settled) -> _Settled:
+    """The fit without columns that do not stand above the noise."""
+    while True:
+        back = found.back
+        height, variance = found.state.height[back], found.covariance.columns[back, 2, 2]
+        significance = height / np.sqrt(np.maximum(variance, 1e-300))
+        faint = np.flatnonzero(significance < _LEAST)
+        # Where two are too many, one may be right.
+        faint = faint[np.argsort(significance[faint])]
+        kept = np.ones(len(back), dtype=bool)
+        kept[faint[_first_of(found.state.xy[back][faint], _BESIDE * found.width)]] = False
+        if kept.all() or not kept.any():
+            return found
+        problem, state = _changed(found, kept, np.zeros((0, 2)), np.zeros(0))
+        found = _settle(found.start[kept], problem, state, found.sigma, found.width, whole=True)
+
+
+def _changed(found: _Settled, kept: NDArray[np.bool_], more: Array, height: Array) -> tuple[Problem, State]:
+    """The same unknowns with some of the columns that had a start, and with more of them.
+
+    In the problem's order they follow each other; columns beyond the edge come last.
+    """
+    old, state = found.problem, found.state
+    place = np.argsort(old.order)
+    told, beyond = place[: len(kept)][kept], place[len(kept) :]
+
+    def joined(known: Array, new: Array) -> Array:
+        return np.concatenate([known[told], new, known[beyond]])
+
+    xy = joined(state.xy, more)
+    problem = Problem(old.values, xy, found.width, REACH, old.pool)
+    problem.anchor = joined(old.anchor, more)[problem.order]
+    free = np.full(len(more), (ANCHOR * found.width) ** -2)
+    problem.anchor_precision = joined(old.anchor_precision, free)[problem.order]
+    return problem, replace(state, xy=xy[problem.order], height=joined(state.height, height)[problem.order])
 
 
 def _final(problem: Problem, model: Model, state: State, weight: Array, sigma: Array) -> tuple[Equations, Covariance]:
@@ -456,20 +653,12 @@ def _prior(shift: Array, known: Array, sigma: Array) -> tuple[Array, float]:
     return new, float(np.abs(new[live] / sigma[live] - 1.0).max(initial=0.0))
 
 
-def _result(
-    problem: Problem,
-    state: State,
-    model: Model,
-    covariance: Covariance,
-    noise: tuple[float, float],
-    sigma: Array,
-    pixel_size_A: float,
-    start: Array,
-    width: float,
-    last: Array,
-    rounds: int,
-) -> ScanFit:
+def _result(found: _Settled, pixel_size_A: float) -> ScanFit:
     """Columns in the order of the starts, with errors and flags."""
+    problem, state, model, covariance, start = (
+        found.problem, found.state, found.model, found.covariance, found.start,
+    )  # fmt: skip
+    width, last = found.width, found.last
     a, b, c, w = state.shape
     determinant = a * c - b**2
     volume = 2.0 * np.pi / np.sqrt(determinant) * (1.0 - w + w * TAIL**2)
@@ -482,7 +671,7 @@ def _result(
         + by_shape @ covariance.shape @ by_shape
         + 2.0 * covariance.mixed @ by_shape / state.height
     )
-    back = np.argsort(problem.order)[: len(start)]
+    back = found.back
     xy, height = state.xy[back], state.height[back]
     sigma_px, height_error = error[back, :2], error[back, 2]
     flags = np.zeros(len(xy), dtype=np.int64)
@@ -503,10 +692,10 @@ def _result(
             pixel_size_A,
         ),
         state.shift,
-        (float(sigma[0]), float(sigma[1])),
+        (float(found.sigma[0]), float(found.sigma[1])),
         (float(a), float(b), float(c), float(w)),
         model.background,
         model.image,
-        noise,
-        rounds,
+        found.noise,
+        found.rounds,
     )
