@@ -19,10 +19,10 @@ from temimagenet.localize.protocol import check_image
 __all__ = [
     "FILTER",
     "Detected",
+    "Leftovers",
     "brightest",
     "chance_maxima",
     "detect_columns",
-    "leftovers",
     "spot_width_px",
 ]
 
@@ -73,6 +73,9 @@ _PRIOR_COUNTS = 20.0
 _HIDDEN = 2.2
 """Columns that others hide are looked for from so many widths away from them: nearer lies what spots leave of others
 that are not quite Gaussian."""
+
+_FINER = 0.4
+"""Width in the spot's of a filter that lets next to nothing of spots through."""
 
 _LEFT_OVER = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5)
 """Standard deviations of filtered residuals from which places count, and those beyond which they are counted."""
@@ -407,47 +410,86 @@ def chance_maxima(significance: NDArray[np.float64], pixels: int, blur: float) -
     return number
 
 
-def leftovers(
-    residual: Float[NDArray[np.float64], "rows columns"],
-    known_px: Float[NDArray[np.float64], "N 2"],
-    width_px: float,
-    apart_px: float,
-) -> tuple[Float[NDArray[np.float64], "M 2"], bool]:
-    """Places where a fit may have left columns over.
+@dataclass(frozen=True, eq=False)
+class Leftovers:
+    """Residuals behind the filter of detection, on pixels binned until the spot is some two of them wide.
 
-    Args:
-        residual: the fit's residuals, divided by their standard deviations.
-        known_px: positions (x, y) of the columns that were fitted.
-        width_px: standard deviation of their spots.
-        apart_px: places nearer than this to one of them do not count.
-
-    Returns:
-        Maxima behind the filter of detection, 1.5 deviations and higher; and whether there are more, or higher ones,
-        than noise makes.
+    Attributes:
+        response: what is behind the filter, in the standard deviations that white noise has there.
+        bins: pixels binned.
+        blur: width of the filter in binned pixels.
+        spread: how many times that of white noise the noise is, at least 1, by what spots have no part in.
     """
-    bins = max(1, int(width_px // _FOUND_PX))
-    binned = _binned(residual.astype(np.float32), bins) * np.float32(bins)
-    blur = FILTER * width_px / bins
-    # The squares of the filter's weights have this sum.
-    response = _laplacian(binned, blur) * np.float32(blur**3 * np.sqrt(2.0 * np.pi))
-    # Noise that is not white shows where nothing is.
-    response /= max(1.0, -float(np.quantile(response.ravel()[:: -(-response.size // _LEVELS_OF)], 0.16)))
-    size = 2 * max(1, round(blur)) + 1
-    top = (ndimage.maximum_filter(response, size=size) == response) & (response > _LEFT_OVER[0])
-    top[[0, -1]] = top[:, [0, -1]] = False
-    places = np.argwhere(top)[:, ::-1].astype(np.float64)
-    height = response[top]
-    near = KDTree((known_px - (bins - 1) / 2.0) / bins)
-    free = near.query(places)[0] > apart_px / bins
-    places, height = places[free], height[free]
-    rows, columns = (np.arange(0.0, size, max(1.0, size / 128.0)) for size in binned.shape)
-    grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
-    share = float(np.mean(near.query(grid)[0] > apart_px / bins))
-    levels = np.array(_LEFT_OVER[1:])
-    found = (height[:, None] > levels).sum(axis=0)
-    expected = share * chance_maxima(levels, response.size, blur)
-    surplus = bool((found > expected + _MORE * np.sqrt(expected) + 0.5).any())
-    return places * bins + (bins - 1) / 2.0, surplus
+
+    response: Array
+    bins: int
+    blur: float
+    spread: float
+
+    @staticmethod
+    def of(residual: NDArray[np.float64], width_px: float) -> Leftovers:
+        """Of a fit's residuals, divided by their standard deviations, with spots of a width."""
+        bins = max(1, int(width_px // _FOUND_PX))
+        binned = _binned(residual.astype(np.float32), bins) * np.float32(bins)
+        blur = FILTER * width_px / bins
+        # The squares of the filter's weights have this sum.
+        response = _laplacian(binned, blur) * np.float32(blur**3 * np.sqrt(2.0 * np.pi))
+        return Leftovers(
+            response, bins, blur, max(1.0, _row_noise(residual, width_px), _fine_noise(residual, width_px))
+        )
+
+    @property
+    def misfit(self) -> float:
+        """How many times that of white noise what is left over is where spots are, at least 1."""
+        # Columns left over are above, so what is below tells.
+        low = float(np.quantile(self.response.ravel()[:: -(-self.response.size // _LEVELS_OF)], 0.16))
+        return max(self.spread, -low)
+
+    def places(
+        self, known_px: Float[NDArray[np.float64], "N 2"], apart_px: float
+    ) -> tuple[Float[NDArray[np.float64], "M 2"], bool]:
+        """Places where columns may be left over: maxima; and whether there are more, or higher ones, than by chance.
+
+        Args:
+            known_px: positions (x, y) of the columns that were fitted.
+            apart_px: places nearer than this to one of them do not count.
+        """
+        response, bins = self.response / np.float32(self.spread), self.bins
+        size = 2 * max(1, round(self.blur)) + 1
+        top = (ndimage.maximum_filter(response, size=size) == response) & (response > _LEFT_OVER[0])
+        top[[0, -1]] = top[:, [0, -1]] = False
+        places, height = np.argwhere(top)[:, ::-1].astype(np.float64), response[top]
+        near = KDTree((known_px - (bins - 1) / 2.0) / bins)
+        free = near.query(places)[0] > apart_px / bins
+        places, height = places[free], height[free]
+        rows, columns = (np.arange(0.0, edge, max(1.0, edge / 128.0)) for edge in response.shape)
+        grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+        share = float(np.mean(near.query(grid)[0] > apart_px / bins))
+        levels = np.array(_LEFT_OVER[1:])
+        found = (height[:, None] > levels).sum(axis=0)
+        expected = share * chance_maxima(levels, response.size, self.blur)
+        surplus = bool((found > expected + _MORE * np.sqrt(expected) + 0.5).any())
+        return places * bins + (bins - 1) / 2.0, surplus
+
+
+def _row_noise(residual: NDArray[np.float64], width_px: float) -> float:
+    """Noise of whole rows, such as streaks, as `_response` measures it, over that of white noise."""
+    blur = FILTER * width_px
+    smooth = ndimage.gaussian_filter1d(residual.astype(np.float32), blur, axis=1)
+    rough = ndimage.convolve1d(smooth, _ROUGHNESS, axis=0, mode="reflect")
+    return _deviation(rough) * float(np.sqrt(2.0 * np.sqrt(np.pi) * blur))
+
+
+def _fine_noise(residual: NDArray[np.float64], width_px: float) -> float:
+    """Noise in structures half as wide as spots, of which these have next to nothing, over that of white noise."""
+    blur = _FINER * width_px
+    return _deviation(_laplacian(residual.astype(np.float32), blur)) * blur**3 * float(np.sqrt(2.0 * np.pi))
+
+
+def _deviation(values: Array) -> float:
+    """Standard deviation of the bulk of the values, of mean 0."""
+    some = values.ravel()[:: -(-values.size // _LEVELS_OF)]
+    return float(np.median(np.abs(some))) / 0.6745
 
 
 def _sampled(response: Array, xy: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import math
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -25,10 +26,10 @@ from temimagenet.errors import LocalizeError
 from temimagenet.imaging.detector import without_spikes
 from temimagenet.localize.detect import (
     FILTER,
+    Leftovers,
     brightest,
     chance_maxima,
     detect_columns,
-    leftovers,
     spot_width_px,
 )
 from temimagenet.localize.joint import (
@@ -67,6 +68,9 @@ _INDIFFERENT = 0.005
 _ROUNDS = 40
 _FIRST_REACH = 2.5
 
+_SOON = 12
+"""Rounds after which, if noise is not white, what is nothing is left out: many such keep a fit from settling."""
+
 _NEAR = 0.5
 """Steps below this share of the spot's width are told from those of a fit that goes astray."""
 
@@ -93,6 +97,12 @@ _BAND = 64
 _SEARCHES = 3
 """Times that columns are looked for in what the fit leaves over."""
 
+_WIDE = 0.5
+"""Width of the displacements across rows, in that of the spot, from which a row may settle on the wrong side."""
+
+_GAIN = 2.0
+"""What the logarithm of a row's posterior must gain for it to be moved."""
+
 _FEW = 500
 """Columns up to which it is cheap to look closely, even where residuals look like noise."""
 
@@ -110,6 +120,10 @@ _BESIDE = 4.0
 
 _FAINTEST = 0.03
 """Added columns need this share of the height of brighter ones beside them: spots are fitted no better."""
+
+_NOT_WHITE = (1.5, 0.4, 5.0)
+"""From so many times white noise on, they need this share, and all columns so many standard errors: there, other things
+are not what they seem, either."""
 
 _FALSE_SHARE = 0.05
 """Largest expected share of noise among what is added."""
@@ -240,6 +254,7 @@ class _Settled:
         width: width of the spots' windows.
         last: (K,) last steps of the columns, in the problem's order.
         rounds: steps taken.
+        whole: whether windows are whole and columns beyond the edge were looked for.
     """
 
     start: Array
@@ -252,11 +267,18 @@ class _Settled:
     width: float
     last: Array
     rounds: int
+    whole: bool
 
     @property
     def back(self) -> NDArray[np.int64]:
         """(N,) where each start is in the problem's order."""
         return np.argsort(self.problem.order)[: len(self.start)]
+
+    @cached_property
+    def leftovers(self) -> Leftovers:
+        """What is left over of the image."""
+        residual = (self.problem.values - self.model.image) / np.sqrt(_variance(self.model.image, self.noise))
+        return Leftovers.of(residual, self.width)
 
 
 def _fit(
@@ -265,10 +287,20 @@ def _fit(
     """The fit, once everything was checked."""
     # Windows that cut the spots' tails off do to begin with, until columns beyond the edge have found their places.
     problem = Problem(values, start, width, _FIRST_REACH, pool)
-    found = _settle(start, problem, _first_state(problem, start, width), np.full(2, 0.25 * width), width, whole=False)
+    state, sigma = _first_state(problem, start, width), np.full(2, 0.25 * width)
+    found = _settle(start, problem, state, sigma, width, whole=False, most=_SOON if search else _ROUNDS)
+    if search and found.rounds == _SOON:
+        if found.leftovers.spread > _NOT_WHITE[0]:
+            with suppress(LocalizeError):
+                found = _without_nothings(found, least=2.0)
+        found = _settle(found.start, found.problem, found.state, found.sigma, found.width, whole=found.whole)
+    for _ in range(_SEARCHES):
+        replaced = _without_strays(found)
+        if replaced is None:
+            break
+        found = _settle(found.start, found.problem, replaced, found.sigma, found.width, whole=True)
     if search:
         with suppress(LocalizeError):
-            found = _without_nothings(found)
             for _ in range(_SEARCHES):
                 more, height = _hidden(found)
                 if not len(more):
@@ -276,10 +308,13 @@ def _fit(
                 before, found = len(found.start), _with_more(found, more, height)
                 if len(found.start) <= before:
                     break
+            found = _without_nothings(found, least=_LEAST if found.leftovers.spread < _NOT_WHITE[0] else _NOT_WHITE[2])
     return _result(found, pixel_size_A)
 
 
-def _settle(start: Array, problem: Problem, state: State, sigma: Array, width: float, *, whole: bool) -> _Settled:
+def _settle(
+    start: Array, problem: Problem, state: State, sigma: Array, width: float, *, whole: bool, most: int = _ROUNDS
+) -> _Settled:
     """Gauss-Newton steps from a state until columns and the displacements' width rest.
 
     Args:
@@ -288,6 +323,7 @@ def _settle(start: Array, problem: Problem, state: State, sigma: Array, width: f
         sigma: the displacements' width so far.
         width: of the windows.
         whole: whether windows are whole and columns beyond the edge were looked for.
+        most: rounds at most.
     """
     values = problem.values
     model = problem.look(state)
@@ -297,8 +333,8 @@ def _settle(start: Array, problem: Problem, state: State, sigma: Array, width: f
     crowded = whole
     last = np.full(len(state.xy), np.inf)
     damping, change, rounds = _DAMPING, 1.0, 0
-    while rounds < _ROUNDS:
-        report("fit", rounds, _ROUNDS)
+    while rounds < most:
+        report("fit", rounds, most)
         rounds += 1
         if equations is None or change > 0.01:
             noise = _noise(values, model.image, trust)
@@ -365,7 +401,36 @@ def _settle(start: Array, problem: Problem, state: State, sigma: Array, width: f
     new = problem.look(trial, slopes=False)
     if _cost(problem, new, trial, weight, sigma) <= _cost(problem, model, state, weight, sigma):
         state, model = trial, new
-    return _Settled(start, problem, state, model, covariance, noise, sigma, width, last, rounds)
+    return _Settled(start, problem, state, model, covariance, noise, sigma, width, last, rounds, whole)
+
+
+def _without_strays(found: _Settled) -> State | None:
+    """The state with rows elsewhere that settled on the wrong side of their columns; None where there are none.
+
+    A displacement as large as a spot is wide has several places where a row fits better than anywhere near: all over
+    the prior they are tried.
+    """
+    problem, state, sigma = found.problem, found.state, found.sigma
+    live = sigma > 0.0
+    if sigma[1] < _WIDE * found.width:
+        return None
+    weight = 1.0 / _variance(found.model.image, found.noise)
+
+    def misfits(image: Array, shift: Array) -> Array:
+        """Of each row: minus the logarithm of its part of the posterior, but for what does not change."""
+        prior = (shift[:, live] ** 2 / sigma[live] ** 2).sum(axis=1)
+        misfit: Array = 0.5 * (weight * (problem.values - image) ** 2).sum(axis=1) + 0.5 * prior
+        return misfit
+
+    now = misfits(found.model.image, state.shift)
+    best, shift = now - _GAIN, state.shift.copy()
+    for across in np.linspace(-3.0, 3.0, 16) * sigma[1]:
+        for along in (state.shift[:, 0], 0.0, -1.5 * sigma[0], 1.5 * sigma[0]):
+            moved = np.stack([np.broadcast_to(along, len(now)), np.full(len(now), across)], axis=1)
+            there = misfits(problem.look(replace(state, shift=moved), slopes=False).image, moved)
+            better = there < best
+            shift[better], best[better] = moved[better], there[better]
+    return replace(state, shift=shift) if (best < now - _GAIN).any() else None
 
 
 def _hidden(found: _Settled) -> tuple[Array, Array]:
@@ -374,9 +439,8 @@ def _hidden(found: _Settled) -> tuple[Array, Array]:
     What may be one is put into the equations, all places at once and held where they are: one step tells their heights
     and how sure these are, beside everything else unknown.
     """
-    values, state, width = found.problem.values, found.state, found.width
-    residual = (values - found.model.image) / np.sqrt(_variance(found.model.image, found.noise))
-    places, surplus = leftovers(residual, state.xy, width, _APART * width)
+    state, width = found.state, found.width
+    places, surplus = found.leftovers.places(state.xy, _APART * width)
     if not surplus and len(state.xy) > _FEW:
         places = places[:0]
     significance = np.full(len(places), np.inf)
@@ -384,13 +448,14 @@ def _hidden(found: _Settled) -> tuple[Array, Array]:
         places = places[significance > least]
         if not len(places):
             return places, np.zeros(0)
-        height, deviation = _heights(found, places)
-        significance = height / deviation
+        height, deviation, spread = _heights(found, places)
+        significance = height / (spread * deviation)
     sure = np.argsort(-significance)
-    chance = chance_maxima(significance[sure], values.size, FILTER * width)
+    chance = chance_maxima(significance[sure], found.model.image.size, FILTER * width)
     number = int(np.flatnonzero(chance <= _FALSE_SHARE * np.arange(1, len(sure) + 1)).max(initial=-1)) + 1
     chosen = sure[:number]
-    chosen = chosen[height[chosen] > _FAINTEST * brightest(KDTree(state.xy), state.height, places[chosen], 6.0 * width)]
+    least = _FAINTEST if spread < _NOT_WHITE[0] else _NOT_WHITE[1]
+    chosen = chosen[height[chosen] > least * brightest(KDTree(state.xy), state.height, places[chosen], 6.0 * width)]
     chosen = chosen[_first_of(places[chosen], _EACH * width)]
     return places[chosen], height[chosen]
 
@@ -403,8 +468,9 @@ def _first_of(places: Array, reach: float) -> NDArray[np.bool_]:
     return stays
 
 
-def _heights(found: _Settled, places: Array) -> tuple[Array, Array]:
-    """Heights of spots at places, beside everything else, and their standard deviations."""
+def _heights(found: _Settled, places: Array) -> tuple[Array, Array, float]:
+    """Heights of spots at places, beside everything else; their standard deviations; and how many times that of white
+    noise what they leave over is."""
     problem, state = _changed(found, np.ones(len(found.start), dtype=bool), places, np.zeros(len(places)))
     new = np.argsort(problem.order)[len(found.start) :][: len(places)]
     problem.anchor_precision[new] = (_HELD * found.width) ** -2
@@ -412,7 +478,9 @@ def _heights(found: _Settled, places: Array) -> tuple[Array, Array]:
     weight = 1.0 / _variance(model.image, found.noise)
     equations, covariance = _final(problem, model, state, weight, found.sigma)
     step = equations.step(model, state, weight, found.sigma)
-    return step.columns[new, 2], np.sqrt(covariance.columns[new, 2, 2])
+    image = problem.look(_moved(problem, state, step), slopes=False).image
+    left = Leftovers.of((problem.values - image) * np.sqrt(weight), found.width)
+    return step.columns[new, 2], np.sqrt(covariance.columns[new, 2, 2]), left.spread
 
 
 def _with_more(found: _Settled, more: Array, height: Array) -> _Settled:
@@ -427,16 +495,16 @@ def _with_more(found: _Settled, more: Array, height: Array) -> _Settled:
     new = _settle(start, problem, state, found.sigma, found.width, whole=True)
     # A column that had no start has not strayed from it.
     start[count:] = new.state.xy[new.back][count:]
-    return _without_nothings(replace(new, start=start))
+    return _without_nothings(replace(new, start=start), first=count)
 
 
-def _without_nothings(found: _Settled) -> _Settled:
-    """The fit without columns that do not stand above the noise."""
+def _without_nothings(found: _Settled, least: float = _LEAST, first: int = 0) -> _Settled:
+    """The fit without columns, from some place on, whose height is less than so many standard errors."""
     while True:
         back = found.back
         height, variance = found.state.height[back], found.covariance.columns[back, 2, 2]
-        significance = height / np.sqrt(np.maximum(variance, 1e-300))
-        faint = np.flatnonzero(significance < _LEAST)
+        significance = height / (found.leftovers.spread * np.sqrt(np.maximum(variance, 1e-300)))
+        faint = first + np.flatnonzero(significance[first:] < least)
         # Where two are too many, one may be right.
         faint = faint[np.argsort(significance[faint])]
         kept = np.ones(len(back), dtype=bool)
@@ -444,7 +512,7 @@ def _without_nothings(found: _Settled) -> _Settled:
         if kept.all() or not kept.any():
             return found
         problem, state = _changed(found, kept, np.zeros((0, 2)), np.zeros(0))
-        found = _settle(found.start[kept], problem, state, found.sigma, found.width, whole=True)
+        found = _settle(found.start[kept], problem, state, found.sigma, found.width, whole=found.whole)
 
 
 def _changed(found: _Settled, kept: NDArray[np.bool_], more: Array, height: Array) -> tuple[Problem, State]:
@@ -665,11 +733,11 @@ def _result(found: _Settled, pixel_size_A: float) -> ScanFit:
     by_shape = np.array(
         [-0.5 * c / determinant, b / determinant, -0.5 * a / determinant, (TAIL**2 - 1.0) / (1.0 - w + w * TAIL**2)]
     )
-    error = np.sqrt(np.maximum(covariance.columns.diagonal(axis1=1, axis2=2), 0.0))
-    relative = (
-        (error[:, 2] / state.height) ** 2
-        + by_shape @ covariance.shape @ by_shape
-        + 2.0 * covariance.mixed @ by_shape / state.height
+    # What is left over scatters more than white noise would: so do the columns.
+    spread = found.leftovers.misfit
+    error = spread * np.sqrt(np.maximum(covariance.columns.diagonal(axis1=1, axis2=2), 0.0))
+    relative = (error[:, 2] / state.height) ** 2 + spread**2 * (
+        by_shape @ covariance.shape @ by_shape + 2.0 * covariance.mixed @ by_shape / state.height
     )
     back = found.back
     xy, height = state.xy[back], state.height[back]

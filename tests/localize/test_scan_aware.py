@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from scipy.spatial import KDTree
 
 from temimagenet.errors import LocalizeError
 from temimagenet.imaging.background import Background
 from temimagenet.imaging.optics import CONDITIONS
 from temimagenet.imaging.scan import ScanNoise
 from temimagenet.localize import Flag, FoundColumns, ScanAware, fit_gaussians
-from temimagenet.localize.detect import spot_width_px
+from temimagenet.localize.detect import detect_columns, spot_width_px
 from temimagenet.localize.joint import TAIL_SHARE, Equations, Problem, State
 from temimagenet.localize.scan_aware import _first_state, fit_scan_aware
 from temimagenet.metrics import match
@@ -300,3 +302,61 @@ def test_scan_noise_is_found_where_few_rows_meet_columns():
     # The standard error of a width from some 50 rows is a tenth; the rows drawn differ likewise from their 0.2 A.
     np.testing.assert_allclose(np.array(fit.row_sigma_px) * truth.pixel_size_A, 0.2, rtol=0.25)
     assert fit.rounds < 20
+
+
+def test_light_columns_beside_heavy_ones_are_found_in_what_the_fit_leaves_over():
+    """Oxygen of SrTiO3 [001], a twentieth of strontium's height: detection sees none of it."""
+    truth = next(iter(case_images("srtio3-001", [0], bounds=False)))
+    oxygen = truth.counts & (truth.group == "O")
+    found = ScanAware()(truth.image, truth.pixel_size_A)
+    start = detect_columns(truth.image, truth.pixel_size_A)
+    plain = fit_scan_aware(truth.image, truth.pixel_size_A, start.xy_px, start.width_px).columns
+    hit, _ = match(found.xy_px, truth.xy_px, truth.pixel_size_A)
+    hit_plainly, _ = match(plain.xy_px, truth.xy_px, truth.pixel_size_A)
+    assert oxygen.sum() > 40
+    assert np.isin(np.flatnonzero(oxygen), hit).mean() > 0.9
+    assert np.isin(np.flatnonzero(oxygen), hit_plainly).mean() < 0.1
+    extra = np.setdiff1d(np.arange(len(found)), match(found.xy_px, truth.xy_px, truth.pixel_size_A)[1])
+    assert (found.flags[extra] & Flag.CUT).all()
+
+
+def test_what_was_started_from_nothing_is_left_out_by_a_search():
+    rng = np.random.default_rng(5)
+    xy = _lattice(160)
+    image, _ = _image(xy, 160, rng)
+    nothing = np.array([[40.0, 43.0], [90.0, 101.0], [120.0, 37.0]])
+    nothing = nothing[KDTree(xy).query(nothing)[0] > 1.5 * WIDTH]
+    assert len(nothing) >= 2
+    start = np.concatenate([xy, nothing])
+    asked = fit_scan_aware(image, 0.1, start, WIDTH).columns
+    searched = fit_scan_aware(image, 0.1, start, WIDTH, search=True).columns
+    assert len(asked) == len(start)
+    assert len(searched) == len(xy)
+    np.testing.assert_allclose(searched.xy_px, xy, atol=1.0)
+
+
+def test_smoothed_noise_is_no_column_and_widens_the_errors():
+    """Errors of a smoothed image are what its columns scatter by; supposing white noise they would be half of that."""
+    z, extra, wanted = [], 0, 0
+    for truth in case_images("pt110-10dB", range(4), bounds=False):
+        smooth = ndimage.gaussian_filter(truth.image, 1.3)
+        found = ScanAware()(smooth, truth.pixel_size_A)
+        true, index = match(found.xy_px, truth.xy_px, truth.pixel_size_A)
+        extra += len(found) - len(true)
+        wanted += len(true)
+        chosen = truth.counts[true]
+        error = found.xy_px[index[chosen]] - truth.xy_px[true[chosen]]
+        z.append(((error - error.mean(axis=0)) / found.sigma_px[index[chosen]]).ravel())
+        assert np.isin(np.flatnonzero(truth.counts), true).mean() > 0.97
+    assert extra < 0.05 * wanted
+    assert 0.7 < np.concatenate(z).std() < 1.4
+
+
+def test_rows_that_settle_on_the_wrong_side_of_their_columns_are_found():
+    """Scan noise of 0.3 A, two thirds of the spot's width: no row is left that fits far worse than noise would."""
+    truth = next(iter(case_images("pt110-scan-0.30A", [3], bounds=False)))
+    start = detect_columns(truth.image, truth.pixel_size_A)
+    fit = fit_scan_aware(truth.image, truth.pixel_size_A, start.xy_px, start.width_px)
+    variance = fit.noise[0] + fit.noise[1] * fit.model
+    misfit = ((truth.image - fit.model) ** 2 / variance).mean(axis=1)
+    assert misfit.max() < 1.0 + 6.0 * np.sqrt(2.0 / truth.image.shape[1])
