@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from temimagenet.errors import MicrographError
 from temimagenet.localize import (
@@ -28,10 +27,6 @@ __all__ = ["METHODS", "MOST_JOINT", "Automatic", "Network", "choose_method", "us
 
 MOST_JOINT = 4000
 """Columns that are fitted together at most; the time and memory of a joint fit grow faster than their number."""
-
-_APART = 2.2
-"""Nearer spots, in their standard deviation, show one maximum (Sparrow's limit is 2 for equal ones): a fit moves them
-at random."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +63,7 @@ class Automatic:
         width_px = spot_width_px(image, pixel_size_A)
         if not len(told) or len(told) > MOST_JOINT or not np.isfinite(width_px):
             return told
-        start = told.xy_px[_apart(told.xy_px, told.intensity, _APART * width_px)]
-        return fit_scan_aware(image, pixel_size_A, start, width_px).columns
-
-
-def _apart(
-    xy: Float[NDArray[np.float64], "N 2"], strength: Float[NDArray[np.float64], "N"], distance: float
-) -> NDArray[np.bool_]:
-    """(N,) which positions have no stronger one within a distance that stays itself."""
-    tree = KDTree(xy)
-    stays = np.ones(len(xy), dtype=bool)
-    for one in np.argsort(-strength):
-        if stays[one]:
-            stays[tree.query_ball_point(xy[one], distance)] = False
-            stays[one] = True
-    return stays
+        return fit_scan_aware(image, pixel_size_A, told.xy_px, width_px, search=True).columns
 
 
 @dataclass(frozen=True)
