@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +28,9 @@ from builder.validation.images import (
 )
 from builder.validation.report import Claim, Table, spread
 from temimagenet.atlas import FIGURE_7
+from temimagenet.errors import LocalizeError
 from temimagenet.labels import MAPS
+from temimagenet.localize import Localizer
 from temimagenet.metrics import match
 from temimagenet.models import Model
 from temimagenet.recipe import DRAWN_OPTICS, Recipe, SampleSpec
@@ -37,17 +39,19 @@ from temimagenet.render import Sample, render
 __all__ = [
     "ASKED_RECALL",
     "Faintness",
+    "Finder",
     "Tally",
     "Verdict",
     "aberrated_sample",
     "aberrated_truth",
+    "by_localizer",
+    "by_network",
     "count_false",
     "detection_claims",
     "detection_table",
     "faintness_table",
     "false_claims",
     "false_table",
-    "find",
     "judge",
     "tally_entries",
 ]
@@ -161,20 +165,40 @@ def judge(found_px: Float[NDArray[np.float64], "N 2"], truth: Truth) -> Verdict:
     return Verdict(asked, asked & paired, left_out, spare & found_inner & ~unresolved, unresolved & found_inner)
 
 
-def find(model: Model, image: NDArray[np.floating], pixel_size_A: float) -> Float[NDArray[np.float64], "N 2"]:
-    """Positions (x, y) in pixels of the columns that a network finds."""
-    columns = model.predict(image, pixel_size_A, ()).columns
-    assert columns is not None
-    return columns.xy_px
+Finder = Callable[[NDArray[np.floating], float], Float[NDArray[np.float64], "N 2"]]
+"""Positions (x, y) in pixels of the columns in an image of a pixel size."""
+
+
+def by_network(model: Model) -> Finder:
+    """What a network finds."""
+
+    def find(image: NDArray[np.floating], pixel_size_A: float) -> Float[NDArray[np.float64], "N 2"]:
+        columns = model.predict(image, pixel_size_A, ()).columns
+        assert columns is not None
+        return columns.xy_px
+
+    return find
+
+
+def by_localizer(localizer: Localizer) -> Finder:
+    """What a localizer finds; nothing where it fails."""
+
+    def find(image: NDArray[np.floating], pixel_size_A: float) -> Float[NDArray[np.float64], "N 2"]:
+        try:
+            return localizer(image.astype(np.float64), pixel_size_A).xy_px
+        except LocalizeError:
+            return np.zeros((0, 2))
+
+    return find
 
 
 def tally_entries(
-    model: Model, specs: Mapping[str, Sequence[SampleSpec]], psnr_dB: float, folder: Path
+    find: Finder, specs: Mapping[str, Sequence[SampleSpec]], psnr_dB: float, folder: Path
 ) -> tuple[dict[str, Tally], Faintness]:
     """Columns of each entry's images, redrawn at one signal-to-noise ratio; and all of them by their significance.
 
     Args:
-        model: the network.
+        find: what finds them.
         specs: images by entry.
         psnr_dB: peak signal-to-noise ratio.
         folder: where bounds are remembered.
@@ -187,7 +211,7 @@ def tally_entries(
             sample = render([with_noise(spec, psnr_dB)], ())[0]
             limits = limits_of(sample, folder)
             truth = truth_of(sample, resolvable(sample.columns.xy_A, limits.xy_A))
-            verdict = judge(find(model, sample.image.numpy(), sample.pixel_size_A), truth)
+            verdict = judge(find(sample.image.numpy(), sample.pixel_size_A), truth)
             total += verdict.tally
             significances.append(limits.significance[verdict.asked])
             hits.append(verdict.hit[verdict.asked])
@@ -255,13 +279,13 @@ def faintness_table(by_psnr: Mapping[float, Faintness]) -> Table:
     return Table("Recall by significance.", head, tuple(rows), (0, *(3, 3, 0) * len(by_psnr)))
 
 
-def count_false(model: Model, number: int) -> dict[str, list[int]]:
+def count_false(find: Finder, number: int) -> dict[str, list[int]]:
     """Columns found in `number` images of each kind that hold none."""
     counts: dict[str, list[int]] = {kind: [] for kind in (*BACKGROUNDS, CARBON)}
     for index in track(range(number), description="images without columns"):
         for kind in BACKGROUNDS:
-            counts[kind].append(len(find(model, *empty_image(kind, index))))
-        counts[CARBON].append(len(find(model, *carbon_image(index))))
+            counts[kind].append(len(find(*empty_image(kind, index))))
+        counts[CARBON].append(len(find(*carbon_image(index))))
     return counts
 
 

@@ -19,7 +19,7 @@ from temimagenet.errors import PrecisionError
 __all__ = ["ORDER", "validation_facts"]
 
 ORDER = (
-    "detection", "false-columns", "denoising", "intensity", "multislice", "micrographs", "held-out", "speed",
+    "detection", "located", "false-columns", "denoising", "intensity", "multislice", "micrographs", "held-out", "speed",
 )  # fmt: skip
 """Names of the parts, in the order of the page."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.validation import denoising, detection, intensity, micrographs, speed
-from builder.validation.detection import ASKED_RECALL, Tally, Verdict, find, judge
+from builder.validation.detection import ASKED_RECALL, Finder, Tally, Verdict, by_localizer, by_network, judge
 from builder.validation.images import Truth, limits_of, resolvable, truth_of, unseen_specs, with_noise
 from builder.validation.pictures import micrograph_pictures, sample_pictures
 from builder.validation.report import Claim, Part, Picture, Table, read_part, write_part
@@ -18,7 +18,7 @@ from temimagenet import __version__
 from temimagenet.errors import ModelError, PrecisionError
 from temimagenet.imaging.optics import CONDITIONS
 from temimagenet.labels import MAPS
-from temimagenet.localize import NetworkColumns
+from temimagenet.localize import NetworkColumns, ScanAware
 from temimagenet.models import FINE_MAPS, PLAIN_MAPS, Model, load_model
 from temimagenet.recipe import Recipe, SampleSpec, load_recipe
 from temimagenet.render import Sample, render
@@ -112,12 +112,7 @@ def load_complete(name: str) -> Model:
 
 def _detection(bench: Bench) -> Part:
     """Columns found of every entry."""
-    specs, tallies, faintness = bench.specs, {}, {}
-    for psnr_dB in ASKED_RECALL:
-        tallies[psnr_dB], faintness[psnr_dB] = detection.tally_entries(bench.model, specs, psnr_dB, bench.remembered)
-    claims = chain.from_iterable(
-        detection.detection_claims(found, bench.recipe, psnr_dB) for psnr_dB, found in tallies.items()
-    )
+    claims, tables = _found(bench, by_network(bench.model))
     how = (
         "Images of every entry of the library’s recipe that are not for training, 256 × 256 pixels, under all its "
         "conditions, with scan noise of 0.2 Å rms per axis. A column is asked for if the image can tell where it is: "
@@ -129,13 +124,50 @@ def _detection(bench: Bench) -> Part:
         "the library’s training split; the "
         "recipe training draws Si [110] with other defects and SrTiO3 [001] without strain."
     )
-    tables = (detection.detection_table(tallies, bench.recipe), detection.faintness_table(faintness))
-    return bench.part("detection", "Columns found", how, tuple(claims), tables)
+    return bench.part("detection", "Columns found", how, claims, tables)
+
+
+def _found(bench: Bench, find: Finder) -> tuple[tuple[Claim, ...], tuple[Table, ...]]:
+    """What is found of the columns of every entry, at each signal-to-noise ratio."""
+    specs, tallies, faintness = bench.specs, {}, {}
+    for psnr_dB in ASKED_RECALL:
+        tallies[psnr_dB], faintness[psnr_dB] = detection.tally_entries(find, specs, psnr_dB, bench.remembered)
+    claims = chain.from_iterable(
+        detection.detection_claims(found, bench.recipe, psnr_dB) for psnr_dB, found in tallies.items()
+    )
+    return tuple(claims), (detection.detection_table(tallies, bench.recipe), detection.faintness_table(faintness))
+
+
+def _located(bench: Bench) -> Part:
+    """Columns found by the network and the fit that follows it."""
+    localizer = ScanAware(NetworkColumns(bench.name))
+    find = by_localizer(localizer)
+    claims, tables = _found(bench, find)
+    counts = detection.count_false(find, EMPTY_A_KIND * bench.images)
+    claims += detection.false_claims(counts)
+    measured: list[micrographs.Evenness] = []
+    for micrograph in micrographs.MICROGRAPHS:
+        image = micrographs.read_micrograph(_DATA / micrograph.file)
+        found, fitted = localizer(image, micrograph.pixel_size_A), micrographs.fitted(image, micrograph.pixel_size_A)
+        both = [
+            micrographs.evenness(columns, micrograph, method)
+            for method, columns in (("network, then scan-aware fit", found), ("Gaussian fit, least squares", fitted))
+        ]
+        claims += micrographs.annotation_claims(found.xy_px, micrograph, _DATA)
+        claims += tuple(micrographs.evenness_claims(*both))
+        measured += both
+    how = (
+        "The same images, those without columns and the micrographs below, by the default of temimagenet locate: the "
+        "network finds columns, a fit of all of them with the displacements of the rows leaves out those that do not "
+        "stand above the noise, finds others in what it leaves over, and measures them."
+    )
+    tables += (detection.false_table(counts), micrographs.evenness_table(measured))
+    return bench.part("located", "Columns found by the network and the fit after it", how, claims, tables)
 
 
 def _false_columns(bench: Bench) -> Part:
     """Columns found where there are none."""
-    counts = detection.count_false(bench.model, EMPTY_A_KIND * bench.images)
+    counts = detection.count_false(by_network(bench.model), EMPTY_A_KIND * bench.images)
     how = (
         "Images without columns, pixels of 0.06 to 0.2 Å and 2 to 200 electrons each on average: constant, ramp-like "
         "and non-linear backgrounds, the speckle of a film, and amorphous carbon of 20 to 200 Å, whose atoms lie "
@@ -187,7 +219,7 @@ def _multislice(bench: Bench) -> Part:
     pictures: tuple[Picture, ...] = ()
     for number, spec in enumerate(bench.specs[name]):
         sample = detection.aberrated_sample(spec)
-        found = find(bench.model, sample.image.numpy(), sample.pixel_size_A)
+        found = by_network(bench.model)(sample.image.numpy(), sample.pixel_size_A)
         for kind in by_kind:
             by_kind[kind] += judge(found, detection.aberrated_truth(sample, kind.split(" and "))).tally
         if number == 0:
@@ -255,7 +287,7 @@ def _heldout(bench: Bench) -> Part:
     for name in _SHOWN:
         sample = _shown_sample(bench, bench.specs[name][0])
         truth = truth_of(sample, resolvable(sample.columns.xy_A, limits_of(sample, bench.remembered).xy_A))
-        found = find(bench.model, sample.image.numpy(), sample.pixel_size_A)
+        found = by_network(bench.model)(sample.image.numpy(), sample.pixel_size_A)
         stem = "".join(letter if letter.isalnum() else "_" for letter in name)
         marks = _marks(found, judge(found, truth), truth)
         pictures += sample_pictures(bench.model, sample, marks, bench.pictures, stem, name)
@@ -279,6 +311,7 @@ def _speed(bench: Bench) -> Part:
 
 PARTS: Mapping[str, Callable[[Bench], Part]] = {
     "detection": _detection,
+    "located": _located,
     "false-columns": _false_columns,
     "denoising": _denoising,
     "intensity": _intensity,

@@ -23,6 +23,7 @@ __all__ = [
     "brightest",
     "chance_maxima",
     "detect_columns",
+    "middle_of",
     "spot_width_px",
 ]
 
@@ -73,6 +74,9 @@ _PRIOR_COUNTS = 20.0
 _HIDDEN = 2.2
 """Columns that others hide are looked for from so many widths away from them: nearer lies what spots leave of others
 that are not quite Gaussian."""
+
+_SOME_PX = 512
+"""Edge of the part of an image that its noise is measured on."""
 
 _FINER = 0.4
 """Width in the spot's of a filter that lets next to nothing of spots through."""
@@ -470,6 +474,11 @@ class Leftovers:
         expected = share * chance_maxima(levels, response.size, self.blur)
         surplus = bool((found > expected + _MORE * np.sqrt(expected) + 0.5).any())
         return places * bins + (bins - 1) / 2.0, surplus
+
+
+def middle_of(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The middle of an image, large enough to tell its noise."""
+    return tuple(slice(max(0, (edge - _SOME_PX) // 2), (edge + _SOME_PX) // 2) for edge in shape)
 
 
 def _row_noise(residual: NDArray[np.float64], width_px: float) -> float:

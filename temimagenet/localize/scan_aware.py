@@ -30,6 +30,7 @@ from temimagenet.localize.detect import (
     brightest,
     chance_maxima,
     detect_columns,
+    middle_of,
     spot_width_px,
 )
 from temimagenet.localize.joint import (
@@ -102,6 +103,12 @@ _WIDE = 0.5
 
 _GAIN = 2.0
 """What the logarithm of a row's posterior must gain for it to be moved."""
+
+_ENOUGH_KNOWN = 4
+"""Columns that a search needs: fewer do not tell what a column looks like."""
+
+_MOST_MORE = 5
+"""Times as many columns as were known before that a search may end with."""
 
 _FEW = 500
 """Columns up to which it is cheap to look closely, even where residuals look like noise."""
@@ -235,7 +242,7 @@ def fit_scan_aware(
     threads = torch.get_num_threads()
     with single_threaded(), ThreadPoolExecutor(threads) as pool:
         fit = _fit(values / scale, start, width_px, pixel_size_A, pool if threads > 1 else None, search)
-    found = fit.columns if search else repeated(fit.columns, owner)
+    found = fit.columns.select(fit.columns.flags & Flag.FAINT == 0) if search else repeated(fit.columns, owner)
     columns = replace(found, intensity=found.intensity * scale, intensity_sigma=found.intensity_sigma * scale)
     noise = (fit.noise[0] * scale**2, fit.noise[1] * scale)
     return replace(fit, columns=columns, background=fit.background * scale, model=fit.model * scale, noise=noise)
@@ -277,7 +284,17 @@ class _Settled:
     @cached_property
     def leftovers(self) -> Leftovers:
         """What is left over of the image."""
-        residual = (self.problem.values - self.model.image) / np.sqrt(_variance(self.model.image, self.noise))
+        return self._left((slice(None),) * 2)
+
+    @cached_property
+    def misfit(self) -> float:
+        """How many times that of white noise what is left over in the middle of the image is."""
+        return self._left(middle_of(self.model.image.shape)).misfit
+
+    def _left(self, part: tuple[slice, ...]) -> Leftovers:
+        """What is left over of a part of the image."""
+        model = self.model.image[part]
+        residual = (self.problem.values[part] - model) / np.sqrt(_variance(model, self.noise))
         return Leftovers.of(residual, self.width)
 
 
@@ -301,15 +318,29 @@ def _fit(
         found = _settle(found.start, found.problem, replaced, found.sigma, found.width, whole=True)
     if search:
         with suppress(LocalizeError):
-            for _ in range(_SEARCHES):
-                more, height = _hidden(found)
-                if not len(more):
-                    break
-                before, found = len(found.start), _with_more(found, more, height)
-                if len(found.start) <= before:
-                    break
-            found = _without_nothings(found, least=_LEAST if found.leftovers.spread < _NOT_WHITE[0] else _NOT_WHITE[2])
+            found = _searched(found)
     return _result(found, pixel_size_A)
+
+
+def _searched(found: _Settled) -> _Settled:
+    """The fit with the columns that it left over, and without those that do not stand above the noise.
+
+    Raises:
+        LocalizeError: the columns cannot be told apart.
+    """
+    known, fit = len(found.start), found
+    for _ in range(_SEARCHES if known >= _ENOUGH_KNOWN else 0):
+        more, height = _hidden(fit)
+        if not len(more):
+            break
+        before, fit = len(fit.start), _with_more(fit, more, height)
+        if len(fit.start) > _MOST_MORE * known:
+            # So many are no columns but the texture of a film.
+            fit = found
+            break
+        if len(fit.start) <= before:
+            break
+    return _without_nothings(fit, _LEAST if fit.leftovers.spread < _NOT_WHITE[0] else _NOT_WHITE[2])
 
 
 def _settle(
@@ -734,7 +765,7 @@ def _result(found: _Settled, pixel_size_A: float) -> ScanFit:
         [-0.5 * c / determinant, b / determinant, -0.5 * a / determinant, (TAIL**2 - 1.0) / (1.0 - w + w * TAIL**2)]
     )
     # What is left over scatters more than white noise would: so do the columns.
-    spread = found.leftovers.misfit
+    spread = found.misfit
     error = spread * np.sqrt(np.maximum(covariance.columns.diagonal(axis1=1, axis2=2), 0.0))
     relative = (error[:, 2] / state.height) ** 2 + spread**2 * (
         by_shape @ covariance.shape @ by_shape + 2.0 * covariance.mixed @ by_shape / state.height

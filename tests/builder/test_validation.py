@@ -297,7 +297,7 @@ def test_the_page_tells_what_is_missing(library: Path, measured: Path, tmp_path:
     build_portal(library, tmp_path / "site", docs=False, validation=half)
     page = (tmp_path / "site/validation.html").read_text()
     assert "not measured with the same weights" in page
-    assert "Not measured yet: false-columns, denoising" in page
+    assert "Not measured yet: located, false-columns, denoising" in page
 
 
 def test_a_portal_without_results_says_so(library: Path, tmp_path: Path) -> None:
