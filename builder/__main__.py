@@ -36,6 +36,10 @@ _VALIDATION = CHECKOUT / "site" / "results" / "validation"
 """What was measured of the shipped weights, kept with the code: every portal shows it."""
 
 
+_RECORDS = CHECKOUT / "site" / "results" / "leaderboard"
+"""Records of the shipped methods, six images a case."""
+
+
 @app.command()
 def plan(recipe: RecipeName, dense: Dense = False, bounds: Bounds = False, workers: Workers = None) -> None:
     """Tell samples, bytes and expected time of a recipe without rendering it."""
@@ -175,7 +179,9 @@ def portal(
         str | None, typer.Option(help="Where the pages are served, for sitemap and metadata; they work anywhere.")
     ] = None,
     docs: Annotated[bool, typer.Option(help="Build the documentation too.")] = True,
-    records: Annotated[Path | None, typer.Option(help="Folder of records, for the leaderboard.")] = None,
+    records: Annotated[
+        Path, typer.Option(help="Folder of the precision benchmark's records; those kept with the code unless given.")
+    ] = _RECORDS,
     validation: Annotated[
         Path, typer.Option(help="Folder of the networks' validation; that of the shipped weights unless given.")
     ] = _VALIDATION,

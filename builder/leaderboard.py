@@ -29,8 +29,8 @@ HEADLINE = "pt110-particle"
 """The case whose numbers stand in the first table: the paper's."""
 
 INK = "#010203"
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 @dataclass(frozen=True)
@@ -362,7 +362,11 @@ def _plot(
     for spine in ("left", "bottom"):
         axes.spines[spine].set_color(INK)
     handles, names = zip(*drawn, strict=True)
-    legend = axes.legend(handles, ["method"] * len(names), frameon=False, labelcolor=INK, fontsize=9)
+    figure.set_figheight(4.2 + 0.2 * math.ceil(len(names) / 2))
+    legend = figure.legend(
+        handles, ["x" * len(name) for name in names],
+        loc="outside lower center", ncols=2, frameon=False, labelcolor=INK, fontsize=9,
+    )  # fmt: skip
     # Set afterwards: labels that begin with "_" would be left out, and "$" begins a formula.
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)
