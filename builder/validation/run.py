@@ -18,7 +18,8 @@ from temimagenet import __version__
 from temimagenet.errors import ModelError, PrecisionError
 from temimagenet.imaging.optics import CONDITIONS
 from temimagenet.labels import MAPS
-from temimagenet.localize import NetworkColumns, ScanAware
+from temimagenet.localize import NetworkColumns
+from temimagenet.micrographs.methods import Automatic
 from temimagenet.models import FINE_MAPS, PLAIN_MAPS, Model, load_model
 from temimagenet.recipe import Recipe, SampleSpec, load_recipe
 from temimagenet.render import Sample, render
@@ -140,7 +141,7 @@ def _found(bench: Bench, find: Finder) -> tuple[tuple[Claim, ...], tuple[Table, 
 
 def _located(bench: Bench) -> Part:
     """Columns found by the network and the fit that follows it."""
-    localizer = ScanAware(NetworkColumns(bench.name))
+    localizer = Automatic(bench.name)
     find = by_localizer(localizer)
     claims, tables = _found(bench, find)
     counts = detection.count_false(find, EMPTY_A_KIND * bench.images)

@@ -64,15 +64,26 @@ class NetworkColumns:
         Raises:
             LocalizeError: the image cannot be used, or the network tells no columns.
         """
+        return self.with_chances(image, pixel_size_A)[0]
+
+    def with_chances(
+        self, image: ArrayLike, pixel_size_A: float
+    ) -> tuple[FoundColumns, Float[NDArray[np.float64], "N"]]:
+        """The columns of one image and the chance that each is one.
+
+        Raises:
+            LocalizeError: as calling it.
+        """
         found = _predict(self, image, pixel_size_A, (), least_chance=self.least_chance).columns
         if found is None:
             raise LocalizeError(f"model {self.model}: it draws maps and tells no columns; NetworkOtsu reads maps")
         edge = np.array(np.shape(image)[::-1], dtype=np.float64) - 1.0
         cut = ((found.xy_px < _BORDER_PX) | (found.xy_px > edge - _BORDER_PX)).any(axis=1)
-        return FoundColumns(
+        columns = FoundColumns(
             found.xy_px, found.sigma_px, found.intensity, found.intensity_sigma, np.full(len(found.xy_px), np.nan),
             np.where(cut, int(Flag.CUT), int(Flag.SOUND)).astype(np.int64), pixel_size_A,
         )  # fmt: skip
+        return columns, found.chance
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from temimagenet.errors import MicrographError
+from temimagenet.errors import LocalizeError, MicrographError
 from temimagenet.localize import (
     FasterRCNN,
     FoundColumns,
@@ -29,11 +29,19 @@ MOST_JOINT = 4000
 """Columns that are fitted together at most; the time and memory of a joint fit grow faster than their number."""
 
 
+_LEAST_CHANCE = 0.25
+"""Chance of columns that the fit begins with: it leaves out those that are none."""
+
+_SURE_ENOUGH = 12
+"""Columns of a chance that stands for itself from which an image is one of columns, so that others may be, too."""
+
+
 @dataclass(frozen=True)
 class Automatic:
     """Localizer without a parameter: a network finds the columns, then all are fitted with the rows' displacements.
 
-    Where there are more than 4,000, what the network tells is the answer.
+    The fit leaves out what does not stand above the noise, and finds more in what it leaves over. Where there are more
+    than 4,000, what the network tells is the answer.
 
     Attributes:
         model: "all", the shipped network, or a file that training wrote.
@@ -58,12 +66,18 @@ class Automatic:
         Raises:
             LocalizeError: the image cannot be used.
         """
-        network = NetworkColumns(self.model, device=self.device, scale=self.scale, tile_px=self.tile_px)
-        told = network(image, pixel_size_A)
+        network = NetworkColumns(self.model, _LEAST_CHANCE, self.device, self.scale, self.tile_px)
+        told, chance = network.with_chances(image, pixel_size_A)
+        sure = told.select(chance >= NetworkColumns.least_chance)
         width_px = spot_width_px(image, pixel_size_A)
-        if not len(told) or len(told) > MOST_JOINT or not np.isfinite(width_px):
-            return told
-        return fit_scan_aware(image, pixel_size_A, told.xy_px, width_px, search=True).columns
+        if not len(sure) or len(sure) > MOST_JOINT or not np.isfinite(width_px):
+            return sure
+        start = told if len(sure) >= _SURE_ENOUGH and len(told) <= min(2 * len(sure), MOST_JOINT) else sure
+        try:
+            return fit_scan_aware(image, pixel_size_A, start.xy_px, width_px, search=True).columns
+        except LocalizeError:
+            # Starts that cannot be told apart, such as those of a film's grain.
+            return sure
 
 
 @dataclass(frozen=True)
