@@ -136,6 +136,7 @@ class TEMImageNet(Dataset[Sample]):
             self.catalogue = select_rows(read_catalogue(Path(self.root)), self.root, split, engine, where)
             self._files = read_manifest(Path(self.root))["files"]
         self._shards: dict[str, Shard] = {}
+        self._fields: tuple[Any, list[Any]] | None = None
         self._process = os.getpid()
 
     @classmethod
@@ -216,8 +217,7 @@ class TEMImageNet(Dataset[Sample]):
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of a dataset of {len(self)}")
-        told: list[Any] = [self.catalogue[field].iat[index] for field in ("shard", "row", "id", "split", "sha256")]
-        name, row, identity, split, digest = str(told[0]), int(told[1]), *map(str, told[2:])
+        name, row, identity, split, digest = self._told(index)
         if self._remote is not None:
             self._remote.prefetch({name: [row]}, self.labels)
         shard = self._shard(name)
@@ -228,6 +228,15 @@ class TEMImageNet(Dataset[Sample]):
                 f"{identity} with {digest}; render or download the library anew"
             )
         return sample if self.transform is None else self.transform(sample)
+
+    def _told(self, index: int) -> tuple[str, int, str, str, str]:
+        """Shard, row, id, split and SHA-256 of a sample."""
+        # Of a data frame one value takes as long as reading an image.
+        if self._fields is None or self._fields[0] is not self.catalogue:
+            fields = ("shard", "row", "id", "split", "sha256")
+            self._fields = (self.catalogue, [self.catalogue[field].to_numpy(object) for field in fields])
+        name, row, *rest = (values[index] for values in self._fields[1])
+        return str(name), int(row), str(rest[0]), str(rest[1]), str(rest[2])
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Samples of a batch; what is streamed is fetched for all of them at once."""
@@ -258,7 +267,7 @@ class TEMImageNet(Dataset[Sample]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Open files stay behind when a worker is started."""
-        return self.__dict__ | {"_shards": {}}
+        return self.__dict__ | {"_shards": {}, "_fields": None}
 
     def __repr__(self) -> str:
         """What it holds, in a few lines."""
