@@ -325,18 +325,11 @@ def strain(
     jsonl: JsonLines = False,
 ) -> None:
     """Map strain and rotation of the lattice, column by column, against a region of the same image."""
-    from temimagenet.errors import MicrographError
     from temimagenet.micrographs import batch
+    from temimagenet.micrographs.analyses import parse_region
     from temimagenet.micrographs.methods import choose_method
 
-    edges = None
-    if reference:
-        try:
-            left, top, right, bottom = (float(edge) for edge in reference.split(","))
-        except ValueError as error:
-            raise MicrographError(f"reference {reference!r}: expected left,top,right,bottom in pixels") from error
-        edges = left, top, right, bottom
-    job = batch.strain(choose_method(method, model, device), edges)
+    job = batch.strain(choose_method(method, model, device), parse_region(reference))
     _run("strain", job, images, _opening(pixel_size, signal, frame), out, device, jsonl)
 
 

@@ -13,6 +13,7 @@ from temimagenet.errors import LocalizeError
 from temimagenet.localize.protocol import FoundColumns
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["CLASS_COLOURS", "IntensityClasses", "intensity_classes"]
@@ -78,6 +79,23 @@ class IntensityClasses:
 
         figure = Figure(figsize=(11.0, 4.4), layout="constrained")
         place, histogram = figure.subplots(1, 2)
+        for number in range(len(self)):
+            members = self.label == number
+            colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
+            place.scatter(*(0.1 * self.pixel_size_A * self.xy_px[members]).T, s=16, color=colour, lw=0)
+        place.set_aspect("equal")
+        place.invert_yaxis()
+        place.set_xlabel("x / nm")
+        place.set_ylabel("y / nm")
+        self.plot_histogram(histogram)
+        return figure
+
+    def plot_histogram(self, axes: Axes) -> None:
+        """The histogram of intensities, a colour a class, with the mixture as curves.
+
+        Args:
+            axes: where to draw.
+        """
         known = self.label >= 0
         values = self.intensity[known]
         edges = np.histogram_bin_edges(values, bins=min(60, max(12, len(values) // 6)))
@@ -89,19 +107,13 @@ class IntensityClasses:
             colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
             members = self.label == number
             name = f"{number}: {self.mean[number]:.4g} ± {self.mean_sigma[number]:.2g}, {int(members.sum())} columns"
-            place.scatter(*(0.1 * self.pixel_size_A * self.xy_px[members]).T, s=16, color=colour, lw=0)
-            histogram.hist(self.intensity[members], bins=list(edges), color=colour, alpha=0.6, label=name)
+            axes.hist(self.intensity[members], bins=list(edges), color=colour, alpha=0.6, label=name)
             seen = np.hypot(self.spread[number], self.usual_error)
             curve = np.exp(-0.5 * ((fine - self.mean[number]) / seen) ** 2) / (np.sqrt(2.0 * np.pi) * seen)
-            histogram.plot(fine, self.share[number] * len(values) * width * curve, color=colour)
-        place.set_aspect("equal")
-        place.invert_yaxis()
-        place.set_xlabel("x / nm")
-        place.set_ylabel("y / nm")
-        histogram.set_xlabel("intensity of a column")
-        histogram.set_ylabel("columns")
-        histogram.legend(frameon=False, fontsize=8, title="class: mean ± standard error")
-        return figure
+            axes.plot(fine, self.share[number] * len(values) * width * curve, color=colour)
+        axes.set_xlabel("intensity of a column")
+        axes.set_ylabel("columns")
+        axes.legend(frameon=False, fontsize=8, title="class: mean ± standard error")
 
 
 def intensity_classes(columns: FoundColumns, number: int | None = None, *, most: int = 6) -> IntensityClasses:

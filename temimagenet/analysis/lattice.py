@@ -19,6 +19,7 @@ from temimagenet.localize.protocol import FoundColumns
 from temimagenet.precision.lattice import lattice_pairs, lattice_precision
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["FittedLattice", "fit_lattice"]
@@ -35,6 +36,10 @@ _OUTLIER = 6.0
 
 _FAR = 0.35
 """Where half of the columns lie farther from their places, in nearest distances, there is no one lattice."""
+
+
+_CORNERS = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)], dtype=np.float64)
+"""Of a cell, around it and back, in parts of its vectors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,41 +113,52 @@ class FittedLattice:
         figure = Figure(figsize=(11.0, 5.0), layout="constrained")
         place, folded = figure.subplots(1, 2, width_ratios=(1.5, 1.0))
         nm = 0.1 * self.pixel_size_A
-        moved = self.displacement_px @ np.linalg.inv(self.vectors_px)
         lost = self.site < 0
         place.scatter(*(nm * self.xy_px[lost]).T, s=12, color="0.75", lw=0, label=f"none: {int(lost.sum())}")
         for number in range(len(self)):
             members = self.site == number
             colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
             place.scatter(*(nm * self.xy_px[members]).T, s=12, color=colour, lw=0, label=f"{number}: {members.sum()}")
-            spot = self.site_position[number] + moved[members]
-            # Sites near a cell's border are seen on both sides of it.
-            for step in np.ndindex(3, 3):
-                seen = (spot + np.array(step) - 1.0) @ self.vectors_px * self.pixel_size_A
-                folded.scatter(*seen.T, s=5, alpha=0.3, color=colour, lw=0)
         kept = ~lost
         arrows = 10.0 * nm * self.displacement_px[kept]
         place.quiver(
             *(nm * self.xy_px[kept]).T, *arrows.T, angles="xy", scale_units="xy", scale=1.0, width=0.002, color="0.2"
         )
-        corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)], dtype=np.float64) @ self.vectors_px
         # The cell is drawn near the middle of the map.
         central = np.argmin(np.linalg.norm(self.xy_px - np.median(self.xy_px, axis=0), axis=1) + 1e9 * (self.site != 0))
-        place.plot(*(nm * (self.xy_px[central] + corners)).T, color="0.1", lw=1.2)
-        folded.plot(*(self.pixel_size_A * corners).T, color="0.1", lw=1.2)
-        pad = 0.15 * np.ptp(corners, axis=0).max()
-        low, high = corners.min(axis=0) - pad, corners.max(axis=0) + pad
-        folded.set_xlim(self.pixel_size_A * low[0], self.pixel_size_A * high[0])
-        folded.set_ylim(self.pixel_size_A * high[1], self.pixel_size_A * low[1])
+        place.plot(*(nm * (self.xy_px[central] + _CORNERS @ self.vectors_px)).T, color="0.1", lw=1.2)
         place.set_title("sublattices; displacements tenfold")
-        folded.set_title(f"a = {self.lengths_pm[0]:.1f} pm, b = {self.lengths_pm[1]:.1f} pm, {self.angle_deg:.2f}°")
         place.legend(frameon=False, fontsize=8, title="site: columns", loc="upper left", bbox_to_anchor=(1.0, 1.0))
         place.invert_yaxis()
-        for axes, unit in ((place, "nm"), (folded, "Å")):
-            axes.set_aspect("equal")
-            axes.set_xlabel(f"x / {unit}")
-            axes.set_ylabel(f"y / {unit}")
+        place.set_aspect("equal")
+        place.set_xlabel("x / nm")
+        place.set_ylabel("y / nm")
+        self.plot_cell(folded)
         return figure
+
+    def plot_cell(self, axes: Axes) -> None:
+        """All columns folded into one cell, a colour a site, with the lattice constants.
+
+        Args:
+            axes: where to draw.
+        """
+        moved = self.displacement_px @ np.linalg.inv(self.vectors_px)
+        for number in range(len(self)):
+            spot = self.site_position[number] + moved[self.site == number]
+            # Sites near a cell's border are seen on both sides of it.
+            for step in np.ndindex(3, 3):
+                seen = (spot + np.array(step) - 1.0) @ self.vectors_px * self.pixel_size_A
+                axes.scatter(*seen.T, s=5, alpha=0.3, color=CLASS_COLOURS[number % len(CLASS_COLOURS)], lw=0)
+        corners = _CORNERS @ self.vectors_px
+        axes.plot(*(self.pixel_size_A * corners).T, color="0.1", lw=1.2)
+        pad = 0.15 * np.ptp(corners, axis=0).max()
+        low, high = corners.min(axis=0) - pad, corners.max(axis=0) + pad
+        axes.set_xlim(self.pixel_size_A * low[0], self.pixel_size_A * high[0])
+        axes.set_ylim(self.pixel_size_A * high[1], self.pixel_size_A * low[1])
+        axes.set_title(f"a = {self.lengths_pm[0]:.1f} pm, b = {self.lengths_pm[1]:.1f} pm, {self.angle_deg:.2f}°")
+        axes.set_aspect("equal")
+        axes.set_xlabel("x / Å")
+        axes.set_ylabel("y / Å")
 
 
 def fit_lattice(columns: FoundColumns) -> FittedLattice:

@@ -17,7 +17,10 @@ from temimagenet.precision.lattice import lattice_pairs, lattice_precision
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["StrainMap", "measure_strain"]
+__all__ = ["STRAIN_COLOURS", "StrainMap", "colour_limit", "measure_strain"]
+
+STRAIN_COLOURS = "RdBu_r"
+"""Matplotlib's colour map of strain: blue for shorter, red for longer than the reference, white for alike."""
 
 _MOST = 0.1
 """More is no strain of the reference's lattice but another grain's, or a wrong neighbour."""
@@ -40,6 +43,7 @@ class StrainMap:
         reference: (N,) columns of the reference region.
         vectors_px: (2, 2) its lattice vectors a and b, a row each.
         pixel_size_A: pixel size.
+        reference_px: left, top, right and bottom of that region in pixels; None for the whole image.
     """
 
     xy_px: Float[NDArray[np.float64], "N 2"]
@@ -50,26 +54,40 @@ class StrainMap:
     reference: Bool[NDArray[np.bool_], "N"]
     vectors_px: Float[NDArray[np.float64], "2 2"]
     pixel_size_A: float
+    reference_px: tuple[float, float, float, float] | None = None
+
+    @property
+    def shown(self) -> dict[str, Float[NDArray[np.float64], "N"]]:
+        """The four quantities as they are shown, by name and unit: strain in per cent, rotation in degrees."""
+        return {
+            "εxx / %": 100.0 * self.exx, "εyy / %": 100.0 * self.eyy, "εxy / %": 100.0 * self.exy,
+            "rotation / °": self.rotation_deg,
+        }  # fmt: skip
 
     def plot(self) -> Figure:
         """Maps of the four quantities; columns of the reference are ringed."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(11.0, 9.0), layout="constrained")
-        parts = {"εxx / %": 100.0 * self.exx, "εyy / %": 100.0 * self.eyy, "εxy / %": 100.0 * self.exy,
-                 "rotation / °": self.rotation_deg}  # fmt: skip
         xy = 0.1 * self.pixel_size_A * self.xy_px
-        for axes, (label, values) in zip(figure.subplots(2, 2).flat, parts.items(), strict=True):
-            known = values[np.isfinite(values)]
-            most = float(np.quantile(np.abs(known), 0.98)) if len(known) else 1.0
+        for axes, (label, values) in zip(figure.subplots(2, 2).flat, self.shown.items(), strict=True):
+            most = colour_limit(values)
             edges = ["0.3" if inside else "none" for inside in self.reference]
-            points = axes.scatter(*xy.T, c=values, cmap="RdBu_r", vmin=-most, vmax=most, s=22, edgecolors=edges, lw=0.6)
+            points = axes.scatter(
+                *xy.T, c=values, cmap=STRAIN_COLOURS, vmin=-most, vmax=most, s=22, edgecolors=edges, lw=0.6
+            )
             figure.colorbar(points, ax=axes, label=label)
             axes.set_aspect("equal")
             axes.invert_yaxis()
             axes.set_xlabel("x / nm")
             axes.set_ylabel("y / nm")
         return figure
+
+
+def colour_limit(values: Float[NDArray[np.float64], "N"]) -> float:
+    """Half the span of a diverging colour scale about zero: within it lie 98 % of the values; 1 where none is known."""
+    known = np.abs(values[np.isfinite(values)])
+    return float(np.quantile(known, 0.98)) or 1.0 if len(known) else 1.0
 
 
 def measure_strain(
@@ -103,7 +121,12 @@ def measure_strain(
         if not (low < high).all():
             raise LocalizeError(f"reference {reference_px}: expected left, top, right, bottom in pixels")
         inside = np.all((xy >= low) & (xy <= high), axis=1)
-    lattice = lattice_precision(xy[inside], columns.pixel_size_A)
+    try:
+        lattice = lattice_precision(xy[inside], columns.pixel_size_A)
+    except LocalizeError as error:
+        if reference_px is None:
+            raise
+        raise LocalizeError(f"reference {','.join(f'{edge:g}' for edge in reference_px)}: {error}") from error
     a, b = lattice.a.vector_px, lattice.b.vector_px
     tree = KDTree(xy)
     # Of F V = D: D V^T and V V^T, summed over a column's neighbours.
@@ -131,5 +154,5 @@ def measure_strain(
     stretch[far], angle[far] = np.nan, np.nan
     return StrainMap(
         xy, stretch[:, 0, 0] - 1.0, stretch[:, 1, 1] - 1.0, 0.5 * (stretch[:, 0, 1] + stretch[:, 1, 0]),
-        np.degrees(angle), inside, np.stack([a, b]), columns.pixel_size_A,
+        np.degrees(angle), inside, np.stack([a, b]), columns.pixel_size_A, reference_px,
     )  # fmt: skip

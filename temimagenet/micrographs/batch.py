@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -18,23 +17,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from temimagenet import __version__
-from temimagenet.errors import LocalizeError, MicrographError, TEMImageNetError
+from temimagenet.errors import MicrographError, TEMImageNetError
 from temimagenet.localize.protocol import FoundColumns, Localizer
 from temimagenet.micrographs.files import (
     FORMATS,
-    column_table,
     encode_columns,
-    encode_table,
     expand,
     result_names,
+    tell_columns,
     write_whole,
 )
 from temimagenet.micrographs.methods import MOST_JOINT, Automatic
 from temimagenet.micrographs.pictures import overlay_png, overlay_svg, png, tiff, to_8bit
 from temimagenet.micrographs.read import Micrograph, read_micrograph
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["Done", "Opening", "analyse", "enhance", "locate", "report", "run", "strain"]
 
@@ -209,17 +204,6 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else escape(str(value))
 
 
-def _found(columns: FoundColumns) -> dict[str, Any]:
-    """What is told of columns in a line."""
-    sigma = columns.sigma_pm[columns.sound]
-    known = sigma[np.isfinite(sigma)]
-    return {
-        "columns": len(columns), "flagged": int((~columns.sound).sum()),
-        "standard_error_pm": round(float(np.median(known)), 3) if known.size else None,
-        "pixel_size_A": columns.pixel_size_A,
-    }  # fmt: skip
-
-
 def _remarks(columns: FoundColumns, localizer: Localizer) -> tuple[str, ...]:
     """What a user should know of what was found."""
     if not len(columns):
@@ -241,7 +225,7 @@ def locate(localizer: Localizer, formats: Sequence[str], *, pictures: bool = Tru
 
     def job(micrograph: Micrograph) -> Done:
         columns = localizer(micrograph.image.astype(np.float64), micrograph.calibrated())
-        told = {**_found(columns), "method": localizer.name}
+        told = {**tell_columns(columns), "method": localizer.name}
         facts = {
             "image": micrograph.path.name, "signal": micrograph.title, "calibration": micrograph.calibration, **told,
             "version": __version__, "unit": "positions from the centre of the first pixel, x along rows, y downwards",
@@ -265,19 +249,13 @@ def strain(localizer: Localizer, reference_px: tuple[float, float, float, float]
         reference_px: left, top, right and bottom of the unstrained region in pixels; the whole image where None.
     """
     from temimagenet.analysis import measure_strain
+    from temimagenet.micrographs.analyses import strain_files, tell_strain
 
     def job(micrograph: Micrograph) -> Done:
         columns = localizer(micrograph.image.astype(np.float64), micrograph.calibrated())
         found = measure_strain(columns, reference_px)
-        table = {
-            "x_px": found.xy_px[:, 0], "y_px": found.xy_px[:, 1], "exx": found.exx, "eyy": found.eyy, "exy": found.exy,
-            "rotation_deg": found.rotation_deg, "reference": found.reference.astype(np.int64),
-        }  # fmt: skip
-        told = {
-            **_found(columns), "strained": int(np.isfinite(found.exx).sum()), "method": localizer.name,
-            "reference_px": reference_px, "a_px": found.vectors_px[0].tolist(), "b_px": found.vectors_px[1].tolist(),
-        }  # fmt: skip
-        return Done({"_strain.csv": encode_table(table), "_strain.png": _drawn(found.plot())}, told)
+        told = {**tell_columns(columns), **tell_strain(found), "method": localizer.name}
+        return Done(strain_files(found), told)
 
     return job
 
@@ -289,57 +267,15 @@ def analyse(localizer: Localizer, classes: int | None = None) -> Job:
         localizer: finds the columns.
         classes: number of classes of intensity; told by the data where None.
     """
-    from temimagenet.analysis import fit_lattice, intensity_classes, nearest_neighbours
+    from temimagenet.micrographs.analyses import analyse_columns, analysis_files, tell_analysis
 
     def job(micrograph: Micrograph) -> Done:
         columns = localizer(micrograph.image.astype(np.float64), micrograph.calibrated())
-        near = nearest_neighbours(columns)
-        table = column_table(columns) | {
-            "nearest_pm": near.distance_pm[:, 0], "nearest_sigma_pm": near.sigma_pm[:, 0],
-            "enclosed": near.enclosed.astype(np.int64),
-        }  # fmt: skip
-        first = near.distance_pm[near.enclosed, 0]
-        told = {**_found(columns), "method": localizer.name}
-        told["nearest_pm"] = round(float(np.median(first)), 2) if len(first) else None
-        contents: dict[str, bytes | str] = {"_neighbours.png": _drawn(near.plot())}
-        notes = _remarks(columns, localizer)
-        # What one analysis cannot tell the others may.
-        try:
-            sorted_ = intensity_classes(columns, classes)
-            told["classes"] = len(sorted_)
-            told |= {f"class_{name}": getattr(sorted_, name).tolist() for name in ("mean", "mean_sigma", "spread")}
-            told |= {"class_share": sorted_.share.tolist(), "bic": list(sorted_.bic), "confused": sorted_.confused}
-            table["class"] = sorted_.label
-            table["class_probability"] = sorted_.probability.max(axis=1)
-            contents["_classes.png"] = _drawn(sorted_.plot())
-        except LocalizeError as error:
-            notes = (*notes, f"No classes of intensity: {error}.")
-        try:
-            lattice = fit_lattice(columns)
-            told["sublattices"] = len(lattice)
-            told |= {
-                "lengths_pm": lattice.lengths_pm, "lengths_sigma_pm": lattice.lengths_sigma_pm,
-                "angle_deg": lattice.angle_deg, "vectors_px": lattice.vectors_px.tolist(),
-                "origin_px": lattice.origin_px.tolist(), "site_position": lattice.site_position.tolist(),
-                "site_intensity": lattice.site_intensity.tolist(),
-            }  # fmt: skip
-            table |= {
-                "site": lattice.site, "cell_a": lattice.cell[:, 0], "cell_b": lattice.cell[:, 1],
-                "displacement_x_pm": lattice.displacement_pm[:, 0], "displacement_y_pm": lattice.displacement_pm[:, 1],
-            }  # fmt: skip
-            contents["_lattice.png"] = _drawn(lattice.plot())
-        except LocalizeError as error:
-            notes = (*notes, f"No lattice: {error}.")
-        return Done({"_analysis.csv": encode_table(table), **contents}, told, notes)
+        analysis = analyse_columns(columns, classes)
+        told = {**tell_columns(columns), **tell_analysis(analysis), "method": localizer.name}
+        return Done(analysis_files(columns, analysis), told, (*_remarks(columns, localizer), *analysis.notes))
 
     return job
-
-
-def _drawn(figure: Figure) -> bytes:
-    """A figure of Matplotlib as a PNG file."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    return picture.getvalue()
 
 
 def enhance(model: str, maps: Sequence[str], device: str) -> Job:
@@ -391,7 +327,7 @@ def report(localizer: Localizer, model: str, device: str) -> Job:
             micrograph.image, size, [name for name in _REPORTED if name in network.network.maps], device=device
         ).maps
         text = page(micrograph, columns, drawn, localizer.name, str(model or "all"))
-        told = {**_found(columns), "method": localizer.name}
+        told = {**tell_columns(columns), "method": localizer.name}
         return Done({"_report.html": text}, told, _remarks(columns, localizer))
 
     return job

@@ -25,6 +25,7 @@ __all__ = [
     "expand",
     "flag_words",
     "result_names",
+    "tell_columns",
     "write_whole",
 ]
 
@@ -139,6 +140,17 @@ def column_table(columns: FoundColumns) -> Table:
         "sigma_y_pm": columns.sigma_pm[:, 1], "intensity": columns.intensity,
         "intensity_sigma": columns.intensity_sigma, "width_px": columns.width_px,
         "flags": np.array([flag_words(int(flag)) for flag in columns.flags], dtype=object),
+    }  # fmt: skip
+
+
+def tell_columns(columns: FoundColumns) -> dict[str, Any]:
+    """What a record tells of columns: how many, how many flagged, their usual standard error, the pixel size."""
+    sigma = columns.sigma_pm[columns.sound]
+    known = sigma[np.isfinite(sigma)]
+    return {
+        "columns": len(columns), "flagged": int((~columns.sound).sum()),
+        "standard_error_pm": round(float(np.median(known)), 3) if known.size else None,
+        "pixel_size_A": columns.pixel_size_A,
     }  # fmt: skip
 
 
