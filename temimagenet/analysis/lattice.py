@@ -148,7 +148,9 @@ class FittedLattice:
             # Sites near a cell's border are seen on both sides of it.
             for step in np.ndindex(3, 3):
                 seen = (spot + np.array(step) - 1.0) @ self.vectors_px * self.pixel_size_A
-                axes.scatter(*seen.T, s=5, alpha=0.3, color=CLASS_COLOURS[number % len(CLASS_COLOURS)], lw=0)
+                axes.scatter(
+                    seen[:, 0], seen[:, 1], s=5, alpha=0.3, color=CLASS_COLOURS[number % len(CLASS_COLOURS)], lw=0
+                )
         corners = _CORNERS @ self.vectors_px
         axes.plot(*(self.pixel_size_A * corners).T, color="0.1", lw=1.2)
         pad = 0.15 * np.ptp(corners, axis=0).max()

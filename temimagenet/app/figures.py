@@ -10,6 +10,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
 
+from temimagenet.analysis.strain import STRAIN_COLOURS, colour_limit
+from temimagenet.app.analyse import CLASSES, SITES, quantities
+from temimagenet.app.session import Session
 from temimagenet.errors import AppError
 from temimagenet.localize import FoundColumns
 from temimagenet.micrographs.pictures import overlay_png, png, to_8bit
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["four_panels", "plot_intensities"]
+__all__ = ["four_panels", "plot_intensities", "plot_quantity"]
 
 _GAP_PX = 4
 
@@ -56,6 +59,44 @@ def plot_intensities(columns: FoundColumns | None, axes: Axes | None = None) -> 
     axes.set_title(f"{len(values)} columns, median {middle:.4g}, {spread}", fontsize="medium")
     axes.set_xlabel("intensity above background, summed over pixels")
     axes.set_ylabel("columns")
+    return _figure(axes)
+
+
+def plot_quantity(session: Session, name: str, axes: Axes | None = None) -> Figure:
+    """What is shown of an analysis, beside the image: intensities by class, the unit cell, or a histogram of strain.
+
+    The bars of strain have the colours that its values have in the image, and so are its scale.
+
+    Args:
+        session: with what `quantities` lists.
+        name: one of these; the axes say so where there is none of that name.
+        axes: where to draw; a new figure unless given.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    if axes is None:
+        axes = Figure(figsize=(5.0, 3.2), layout="constrained").subplots()
+    analysis, shown = session.analysis, quantities(session)
+    if name not in shown:
+        axes.text(0.5, 0.5, "nothing to show yet", ha="center", va="center", transform=axes.transAxes)
+        axes.set_axis_off()
+    elif name == CLASSES and analysis is not None and analysis.classes is not None:
+        analysis.classes.plot_histogram(axes)
+    elif name == SITES and analysis is not None and analysis.lattice is not None:
+        analysis.lattice.plot_cell(axes)
+    else:
+        values = shown[name].values
+        known, most = values[np.isfinite(values)], colour_limit(values)
+        # What lies beyond the scale is counted in its last bars.
+        count, edges = np.histogram(np.clip(known, -most, most), bins=41, range=(-most, most))
+        places = 0.5 * (edges[1:] + edges[:-1])
+        bars = colormaps[STRAIN_COLOURS](0.5 + 0.5 * places / most)
+        axes.bar(places, count, width=edges[1] - edges[0], color=bars, edgecolor="0.6", linewidth=0.4)
+        if len(known):
+            axes.set_title(f"median {np.median(known):.3g}, standard deviation {known.std():.2g}", fontsize="medium")
+        axes.set_xlabel(name)
+        axes.set_ylabel("columns")
     return _figure(axes)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from napari.layers import Points
+from napari.layers import Points, Shapes
 from napari.viewer import Viewer
 from numpy.typing import NDArray
 
+from temimagenet.app.analyse import Quantity
 from temimagenet.app.session import Session
 from temimagenet.localize import FoundColumns
 from temimagenet.micrographs.pictures import colours, ring_px
@@ -18,14 +20,19 @@ from temimagenet.models.zoo import TASKS
 
 __all__ = [
     "COLOURS",
+    "choose_quantity",
     "clear",
     "colour_points",
     "map_name",
     "points_layer",
     "points_xy",
+    "region_layer",
+    "region_px",
     "show_columns",
     "show_image",
     "show_maps",
+    "show_quantities",
+    "show_region",
 ]
 
 COLOURS = ("flags", "intensity", "standard error")
@@ -33,6 +40,9 @@ COLOURS = ("flags", "intensity", "standard error")
 
 _ROLE = "temimagenet"
 """Key in a layer's metadata that tells what the app drew it for."""
+
+_REACH = 2.8
+"""Diameter of a quantity's discs over the radius of a ring: they nearly touch, and cover the rings."""
 
 _SOUND, _DOUBTFUL, _BY_HAND = "#19d3f3", "#ff5c5c", "#ffd166"
 _COLOURMAPS = {"noNoiseNoBackgroundSuperresolution": "inferno"}
@@ -56,7 +66,7 @@ def _layers(viewer: Viewer, role: str) -> list[Any]:
 
 
 def clear(viewer: Viewer, *roles: str) -> None:
-    """Take the app's layers away: of "image", "map" and "columns" those named."""
+    """Take the app's layers away: of "image", "map", "columns", "quantity" and "region" those named."""
     for role in roles:
         for layer in _layers(viewer, role):
             viewer.layers.remove(layer)
@@ -64,7 +74,7 @@ def clear(viewer: Viewer, *roles: str) -> None:
 
 def show_image(viewer: Viewer, session: Session) -> None:
     """The image alone, with a scale bar."""
-    clear(viewer, "columns", "map", "image")
+    clear(viewer, "region", "quantity", "columns", "map", "image")
     image = session.micrograph.image
     low, high = (float(edge) for edge in np.quantile(image, (0.001, 0.999)))
     limits = (low, high) if low < high else (float(image.min()), float(image.max()) + 1.0)
@@ -119,6 +129,8 @@ def show_columns(viewer: Viewer, session: Session, colour: str) -> Points:
         columns.xy_px[:, ::-1].copy(), ndim=2, name="columns", size=2.0 * ring_px(columns),
         border_width=0.18, metadata={_ROLE: "columns"}, **_placed(session),
     )  # fmt: skip
+    # What is told of columns lies above them.
+    viewer.layers.move(len(viewer.layers) - 1, len(_layers(viewer, "image")) + len(_layers(viewer, "map")))
     colour_points(layer, columns, colour)
     # What is placed from now on is told by its colour.
     layer.selected_data = set()
@@ -141,3 +153,69 @@ def colour_points(layer: Points, columns: FoundColumns, colour: str) -> None:
         values = columns.intensity if colour == "intensity" else columns.sigma_pm.max(axis=1)
         layer.face_color = colours(values)
         layer.border_color = np.where(columns.sound, "transparent", _DOUBTFUL).tolist()
+
+
+def show_quantities(viewer: Viewer, session: Session, shown: Mapping[str, Quantity], chosen: str) -> None:
+    """A layer of coloured discs for each quantity, above the columns; values are told under the pointer.
+
+    Args:
+        viewer: where to draw.
+        session: whose columns they are of.
+        shown: quantities by name; layers of others are taken away.
+        chosen: the one that is seen.
+    """
+    clear(viewer, "quantity")
+    if session.columns is None:
+        return
+    active = viewer.layers.selection.active
+    for name, quantity in shown.items():
+        layer = viewer.add_points(
+            quantity.xy_px[:, ::-1].copy(), ndim=2, name=name, size=_REACH * ring_px(session.columns), border_width=0.0,
+            face_color=quantity.colours, features={name: quantity.values}, metadata={_ROLE: "quantity"},
+            visible=name == chosen, **_placed(session),
+        )  # fmt: skip
+        layer.editable = False
+    # The frame of the reference region lies on all.
+    for frame in _layers(viewer, "region"):
+        viewer.layers.move(viewer.layers.index(frame), len(viewer.layers))
+    viewer.layers.selection.active = active
+
+
+def choose_quantity(viewer: Viewer, chosen: str) -> None:
+    """Show one of the quantities, and hide the others."""
+    for layer in _layers(viewer, "quantity"):
+        layer.visible = layer.name == chosen
+
+
+def show_region(viewer: Viewer, session: Session, edges_px: tuple[float, float, float, float] | None) -> Shapes:
+    """The reference region of strain as a frame; an empty layer to draw it in where there is none.
+
+    Args:
+        viewer: where to draw.
+        session: whose image it is a region of.
+        edges_px: left, top, right and bottom.
+    """
+    clear(viewer, "region")
+    active = viewer.layers.selection.active
+    drawn = [] if edges_px is None else [np.reshape(edges_px, (2, 2))[:, ::-1]]
+    layer = viewer.add_shapes(
+        drawn, ndim=2, shape_type="rectangle", name="reference", face_color="transparent", edge_color=_BY_HAND,
+        edge_width=2.0, metadata={_ROLE: "region"}, **_placed(session),
+    )  # fmt: skip
+    viewer.layers.selection.active = active
+    return layer
+
+
+def region_layer(viewer: Viewer) -> Shapes | None:
+    """The layer of the reference region, if there is one."""
+    found = _layers(viewer, "region")
+    return found[0] if found else None
+
+
+def region_px(layer: Shapes) -> tuple[float, float, float, float] | None:
+    """Left, top, right and bottom of what was drawn last in a layer, in pixels; None where nothing was."""
+    if not len(layer.data):
+        return None
+    corners = np.asarray(layer.data[-1], dtype=np.float64)[:, ::-1]
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    return float(left), float(top), float(right), float(bottom)

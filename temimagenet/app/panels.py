@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -29,14 +29,14 @@ from qtpy.QtWidgets import (
 from temimagenet.app.layers import COLOURS, map_name
 from temimagenet.app.results import KINDS
 from temimagenet.app.session import REFINEMENTS, Session, known_maps
-from temimagenet.app.settings import DISCONNECT, MAP_METHOD, MOST_ITERATIONS, SCALES, Settings
+from temimagenet.app.settings import DISCONNECT, MAP_METHOD, MOST_CLASSES, MOST_ITERATIONS, SCALES, Settings
 from temimagenet.errors import ModelError
 from temimagenet.micrographs.files import FORMATS
 from temimagenet.micrographs.methods import METHODS
 from temimagenet.micrographs.read import Signal as ImageSignal
 from temimagenet.models.zoo import TASKS
 
-__all__ = ["ColumnsPanel", "ImagePanel", "NetworkPanel", "SavePanel"]
+__all__ = ["AnalysePanel", "ColumnsPanel", "ImagePanel", "NetworkPanel", "SavePanel"]
 
 _METHODS: Mapping[str, str] = {
     "auto": "automatic: network, then joint fit",
@@ -50,6 +50,8 @@ _METHODS: Mapping[str, str] = {
     "otsu": "Otsu's threshold on the image",
     "faster-rcnn": "Faster R-CNN (a model file)",
 }
+_CANVAS_PX = 220
+_NOTHING = "columns alone"
 _REFINEMENTS: Mapping[str, str] = {
     "gaussian": "Gaussian fit (counts)", "gaussian-ls": "Gaussian fit (least squares)", "scan-aware": "scan-aware fit",
 }  # fmt: skip
@@ -90,6 +92,14 @@ def _beside(*widgets: QWidget, alike: bool = False) -> QWidget:
     for number, widget in enumerate(widgets):
         layout.addWidget(widget, 1 if alike or number == 0 else 0)
     return row
+
+
+def _words() -> QLabel:
+    """A label for a few lines, which can be copied."""
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
 
 
 def _form(box: QWidget) -> QFormLayout:
@@ -337,6 +347,70 @@ class ColumnsPanel(QWidget):
         self.set_threshold.setChecked(settings.threshold is not None)
         if settings.threshold is not None:
             self.threshold.setValue(100.0 * settings.threshold)
+
+
+class AnalysePanel(QWidget):
+    """Classes of intensity, lattice and strain: what is made of the columns, and what is shown of it.
+
+    Args:
+        canvas: where a quantity's histogram is drawn.
+    """
+
+    def __init__(self, canvas: QWidget) -> None:
+        super().__init__()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        sorting = QGroupBox("Classes and lattice")
+        form = _form(sorting)
+        self.classes = QSpinBox()
+        self.classes.setRange(0, MOST_CLASSES)
+        self.classes.setSpecialValueText("automatic")
+        self.classes.setToolTip(
+            "Of intensity; automatic: the number of the least Bayesian information criterion, up to 6"
+        )
+        self.analyse_button = QPushButton("Analyse")
+        self.analyse_button.setToolTip("Sort the sound columns by intensity and by place in the unit cell")
+        form.addRow("Classes", _beside(self.classes, self.analyse_button))
+        self.analysed = _words()
+        form.addRow(self.analysed)
+        layout.addWidget(sorting)
+        straining = QGroupBox("Strain")
+        form = _form(straining)
+        self.reference = QLineEdit()
+        self.reference.setPlaceholderText("whole image")
+        self.reference.setToolTip(
+            "What counts as unstrained: left,top,right,bottom in pixels, or nothing for the image's mean"
+        )
+        self.draw_button = QPushButton("Draw")
+        self.draw_button.setCheckable(True)
+        self.draw_button.setToolTip("Draw a rectangle over the columns that count as unstrained")
+        form.addRow("Reference", _beside(self.reference, self.draw_button))
+        self.strain_button = QPushButton("Map strain")
+        form.addRow(self.strain_button)
+        self.strained = _words()
+        form.addRow(self.strained)
+        layout.addWidget(straining)
+        self.shown = _choice({"": _NOTHING})
+        row = QWidget()
+        _form(row).addRow("Show", self.shown)
+        layout.addWidget(row)
+        canvas.setMinimumHeight(_CANVAS_PX)
+        layout.addWidget(canvas, 1)
+
+    def offer(self, names: Sequence[str], chosen: str) -> None:
+        """What there is to show, and what is shown of it."""
+        self.shown.blockSignals(True)
+        self.shown.clear()
+        for name in ("", *names):
+            self.shown.addItem(name or _NOTHING, name)
+        _choose(self.shown, chosen)
+        self.shown.blockSignals(False)
+
+    def show_settings(self, settings: Settings) -> None:
+        """Show settings."""
+        self.classes.setValue(settings.classes or 0)
+        edges = settings.reference_px
+        self.reference.setText("" if edges is None else ",".join(f"{edge:.7g}" for edge in edges))
 
 
 class SavePanel(QWidget):

@@ -15,7 +15,9 @@ from temimagenet import __version__
 from temimagenet.app.figures import four_panels, plot_intensities
 from temimagenet.app.session import Session
 from temimagenet.errors import AppError
-from temimagenet.micrographs.files import FORMATS, encode_columns, write_whole
+from temimagenet.localize import FoundColumns
+from temimagenet.micrographs.analyses import analysis_files, strain_files, tell_analysis, tell_strain
+from temimagenet.micrographs.files import FORMATS, encode_columns, tell_columns, write_whole
 from temimagenet.micrographs.pictures import overlay_png, overlay_svg, png, tiff, to_8bit
 from temimagenet.models.unet import FINE_MAPS
 
@@ -27,6 +29,8 @@ KINDS: Mapping[str, str] = {
     "panels": "Four panels (.png)",
     "columns": "Atom positions",
     "histogram": "Intensities (.png)",
+    "analysis": "Classes, lattice, neighbours (.csv, .json, .png)",
+    "strain": "Strain (.csv, .json, .png)",
 }
 """What can be saved, and what it is called."""
 
@@ -76,16 +80,41 @@ def save_results(
             picture = io.BytesIO()
             plot_intensities(columns).savefig(picture, format="png", dpi=150)
             contents["_intensities.png"] = picture.getvalue()
+        contents |= _analyses(session, columns, kinds)
     if not contents:
         raise AppError("nothing to save yet: draw maps or find columns first")
-    record = {
-        **facts, "source": str(session.opened.path), "sha256": session.opened.sha256, "facts": dict(micrograph.facts),
-        "notes": list(micrograph.notes), "columns": None if columns is None else len(columns),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
-    contents["_app.json"] = json.dumps(record, indent=1, default=str)
+    contents["_app.json"] = _record(
+        session, {**facts, "sha256": session.opened.sha256, "columns": None if columns is None else len(columns)}
+    )
     stem = Path(folder) / micrograph.path.stem
     return [write_whole(Path(f"{stem}{end}"), part, [session.opened.path]) for end, part in contents.items()]
+
+
+def _record(session: Session, told: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
+    """A record of how a file was made: where the image is from, and what is told."""
+    micrograph = session.micrograph
+    record = {
+        "source": str(session.opened.path), "signal": micrograph.title, "pixel_size_A": micrograph.pixel_size_A,
+        "calibration": micrograph.calibration, "facts": dict(micrograph.facts), **told,
+        "notes": [*micrograph.notes, *notes], "version": __version__,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    return json.dumps(record, indent=1, default=str)
+
+
+def _analyses(session: Session, columns: FoundColumns, kinds: Sequence[str]) -> dict[str, bytes | str]:
+    """The files that `temimagenet analyse` and `strain` write; their records tell the steps instead of a method."""
+    contents: dict[str, bytes | str] = {}
+    told = {**tell_columns(columns), "steps": list(session.steps)}
+    if "analysis" in kinds and session.analysis is not None:
+        contents |= analysis_files(columns, session.analysis)
+        contents["_analyse.json"] = _record(
+            session, {**told, **tell_analysis(session.analysis)}, session.analysis.notes
+        )  # fmt: skip
+    if "strain" in kinds and session.strain is not None:
+        contents |= strain_files(session.strain)
+        contents["_strain.json"] = _record(session, {**told, **tell_strain(session.strain)})
+    return contents
 
 
 def _maps(session: Session, facts: Mapping[str, Any]) -> dict[str, bytes | str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from temimagenet.analysis import StrainMap
 from temimagenet.app.settings import MAP_METHOD, SCALES, Disconnect, Settings
 from temimagenet.device import check_device
 from temimagenet.errors import AppError, MicrographError
@@ -27,6 +28,7 @@ from temimagenet.localize import (
 )
 from temimagenet.localize.detect import spot_width_px
 from temimagenet.localize.network import read_map
+from temimagenet.micrographs.analyses import Analysis
 from temimagenet.micrographs.methods import MOST_JOINT, choose_method, uses_network
 from temimagenet.micrographs.read import Micrograph, Signal, list_signals, read_micrograph
 from temimagenet.models.faster_rcnn import ColumnRCNN
@@ -90,6 +92,8 @@ class Session:
         settings: those of the last run.
         maps: what the network drew, by label; the fine ones twice as large as the image.
         columns: what was found, as edited and refined since; None before anything was.
+        analysis: their classes, lattice and neighbours; None before they were sorted, and when they are others.
+        strain: strain by them; likewise.
         steps: what was done, in words, in order.
     """
 
@@ -98,6 +102,8 @@ class Session:
     settings: Settings = field(default_factory=Settings)
     maps: Mapping[str, Map] = field(default_factory=dict)
     columns: FoundColumns | None = None
+    analysis: Analysis | None = None
+    strain: StrainMap | None = None
     steps: tuple[str, ...] = ()
 
     @property
@@ -116,8 +122,10 @@ class Session:
                 f"pixels of {self.micrograph.pixel_size_A:g} A do not resolve columns: correct it"
             ) from error
 
-    def _did(self, step: str, **changes: Any) -> Session:
-        """The next session, after one more step."""
+    def did(self, step: str, **changes: Any) -> Session:
+        """The next session, after one more step; what followed from columns goes with them."""
+        if "columns" in changes:
+            changes |= {"analysis": None, "strain": None}
         return replace(self, steps=(*self.steps, step), **changes)
 
 
@@ -185,7 +193,7 @@ def calibrate(session: Session, pixel_size_A: float) -> Session:
         raise AppError(f"pixel size {pixel_size_A} A: expected a positive length")
     micrograph = replace(session.micrograph, pixel_size_A=pixel_size_A, calibration="given by the user")
     opened = replace(session.opened, pixel_size_A=pixel_size_A)
-    return session._did(
+    return session.did(
         f"pixel size {pixel_size_A:g} A", micrograph=micrograph, opened=opened, maps={}, columns=None
     )  # fmt: skip
 
@@ -231,7 +239,7 @@ def draw_maps(session: Session, settings: Settings) -> Session:
     check_device(settings.device)
     drawn = _drawn(recall_model(settings.model), session.micrograph.image, size, settings, settings.maps)
     told = f"maps {', '.join(drawn)} by {settings.model}, scale {settings.scale}, {settings.iterations} times"
-    return session._did(told, maps=drawn, settings=settings)
+    return session.did(told, maps=drawn, settings=settings)
 
 
 def _drawn(
@@ -288,7 +296,7 @@ def find_columns(session: Session, settings: Settings) -> Session:
     )
     report(method.name, 0, 1)
     columns = method(session.micrograph.image.astype(np.float64), size)
-    return session._did(f"{len(columns)} columns by {method.name}", columns=columns, settings=settings)
+    return session.did(f"{len(columns)} columns by {method.name}", columns=columns, settings=settings)
 
 
 def _own_model(settings: Settings) -> str:
@@ -309,7 +317,7 @@ def _from_map(session: Session, settings: Settings, size: float) -> Session:
     told = (
         f"{len(columns)} columns by the map {settings.map}, {settings.disconnect} {settings.level_px} px, {reader.name}"
     )
-    return session._did(told, maps=maps, columns=columns, settings=settings)
+    return session.did(told, maps=maps, columns=columns, settings=settings)
 
 
 def edit_columns(session: Session, xy_px: Float[NDArray[np.floating], "N 2"]) -> Session:
@@ -359,7 +367,7 @@ def edit_columns(session: Session, xy_px: Float[NDArray[np.floating], "N 2"]) ->
     if steps and steps[-1].startswith("by hand: "):
         placed, taken_away = (int(word) for word in steps[-1].replace("by hand: ", "").split() if word.isdigit())
         told, steps = f"by hand: {placed + new} columns placed, {taken_away + gone} taken away", steps[:-1]
-    return replace(session, columns=columns, steps=(*steps, told))
+    return replace(session, steps=steps).did(told, columns=columns)
 
 
 def _on(session: Session, xy_px: Float[NDArray[np.float64], "N 2"]) -> NDArray[np.bool_]:
@@ -393,9 +401,9 @@ def refine_columns(session: Session, how: Refinement) -> Session:
     else:
         estimator: Literal["poisson", "least-squares"] = "poisson" if how == "gaussian" else "least-squares"
         fitted = fit_gaussians(image, size, start, width, estimator=estimator)
-    return session._did(f"{len(fitted)} columns refined by {how}", columns=fitted)
+    return session.did(f"{len(fitted)} columns refined by {how}", columns=fitted)
 
 
 def revert(session: Session) -> Session:
     """The image alone, as it was opened, with the settings kept."""
-    return session._did("reverted", maps={}, columns=None)
+    return session.did("reverted", maps={}, columns=None)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from temimagenet.errors import AppError
 from temimagenet.micrographs.methods import METHODS
 
-__all__ = ["DISCONNECT", "MAP_METHOD", "MOST_ITERATIONS", "SCALES", "Disconnect", "Settings"]
+__all__ = ["DISCONNECT", "MAP_METHOD", "MOST_CLASSES", "MOST_ITERATIONS", "SCALES", "Disconnect", "Settings"]
 
 Disconnect = Literal["none", "opening", "erosion"]
 DISCONNECT: tuple[Disconnect, ...] = get_args(Disconnect)
@@ -23,6 +23,7 @@ SCALES: Mapping[str, float | None] = {
 """Scales by what they are called; automatic follows from the pixel size."""
 
 MOST_ITERATIONS = 5
+MOST_CLASSES = 20
 _MOST_LEVEL_PX = 20
 
 
@@ -42,6 +43,9 @@ class Settings:
         disconnect: what is done with that map first.
         level_px: radius in pixels of the disc that it is opened or eroded by.
         threshold: where its regions begin between the least (0) and the greatest value (1); Otsu's where None.
+        classes: number of classes of intensity; told by the data where None.
+        reference_px: left, top, right and bottom in pixels of the region that strain is measured against; the whole
+            image where None.
 
     Raises:
         AppError: a value that cannot be.
@@ -58,6 +62,8 @@ class Settings:
     disconnect: Disconnect = "none"
     level_px: int = 0
     threshold: float | None = None
+    classes: int | None = None
+    reference_px: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -71,11 +77,16 @@ class Settings:
             ("iterations", self.iterations, 1, MOST_ITERATIONS),
             ("level", self.level_px, 0, _MOST_LEVEL_PX),
             ("tiles", self.tile_px, 256, 16384),
+            ("classes", 1 if self.classes is None else self.classes, 1, MOST_CLASSES),
         ):
             if not least <= value <= most:
                 raise AppError(f"{name} {value}: expected {least} to {most}")
         if self.threshold is not None and not 0.0 < self.threshold < 1.0:
             raise AppError(f"threshold {self.threshold}: expected between 0 and 1, or None for Otsu's")
+        if self.reference_px is not None:
+            left, top, right, bottom = self.reference_px
+            if not (left < right and top < bottom):
+                raise AppError(f"reference {self.reference_px}: expected left, top, right, bottom in pixels")
 
     def to_dict(self) -> dict[str, Any]:
         """The values by name, for JSON."""
@@ -92,6 +103,9 @@ class Settings:
         if unknown:
             raise AppError(f"settings {', '.join(sorted(unknown))}: of another version of TEMImageNet")
         try:
-            return Settings(**{**told, "maps": tuple(told.get("maps", Settings.maps))})
-        except TypeError as error:
+            edges = told.get("reference_px")
+            return Settings(
+                **{**told, "maps": tuple(told.get("maps", Settings.maps)), "reference_px": edges and tuple(edges)}
+            )
+        except (TypeError, ValueError) as error:
             raise AppError(f"settings that cannot be: {error}") from error

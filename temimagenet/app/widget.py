@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
+from matplotlib.figure import Figure
 from napari.qt.threading import create_worker
 from napari.viewer import Viewer
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
+    QApplication,
     QFileDialog,
     QHBoxLayout,
     QLabel,
@@ -25,8 +27,9 @@ from qtpy.QtWidgets import (
 )
 
 from temimagenet.app import layers
-from temimagenet.app.figures import plot_intensities
-from temimagenet.app.panels import ColumnsPanel, ImagePanel, NetworkPanel, SavePanel
+from temimagenet.app.analyse import CLASSES, SITES, analyse, map_strain, quantities, tell
+from temimagenet.app.figures import plot_intensities, plot_quantity
+from temimagenet.app.panels import AnalysePanel, ColumnsPanel, ImagePanel, NetworkPanel, SavePanel
 from temimagenet.app.results import save_results
 from temimagenet.app.session import (
     Session,
@@ -43,6 +46,7 @@ from temimagenet.app.session import (
 from temimagenet.app.settings import Settings
 from temimagenet.app.store import SESSION_SUFFIX, is_session, load_session, save_session
 from temimagenet.errors import ModelError, TEMImageNetError
+from temimagenet.micrographs.analyses import parse_region
 from temimagenet.micrographs.read import SUFFIXES, list_signals
 from temimagenet.micrographs.read import Signal as ImageSignal
 from temimagenet.micrographs.units import parse_length
@@ -82,8 +86,15 @@ class AtomsWidget(QWidget):
         self._edits.setSingleShot(True)
         self._edits.setInterval(_EDITS_MS)
         self._edits.timeout.connect(self.take_edits)
+        self._regions = QTimer(self)
+        self._regions.setSingleShot(True)
+        self._regions.setInterval(_EDITS_MS)
+        self._regions.timeout.connect(self._take_region)
+        self._analysed: tuple[object, object] = (None, None)
         self.image, self.network, self.columns, self.saving = ImagePanel(), NetworkPanel(), ColumnsPanel(), SavePanel()
         self.canvas = FigureCanvasQTAgg(plot_intensities(None))
+        self.quantity_canvas = FigureCanvasQTAgg(Figure(layout="constrained"))
+        self.analysis = AnalysePanel(self.quantity_canvas)
         self.tabs = QTabWidget()
         first = QWidget()
         stack = QVBoxLayout(first)
@@ -92,7 +103,7 @@ class AtomsWidget(QWidget):
         stack.addWidget(self.network)
         stack.addStretch(1)
         for page, name in ((first, "Image"), (self.columns, "Columns"), (self.canvas, "Intensities"),
-                           (self.saving, "Save")):  # fmt: skip
+                           (self.analysis, "Analyse"), (self.saving, "Save")):  # fmt: skip
             scroll = QScrollArea()
             scroll.setWidgetResizable(True)
             scroll.setWidget(page)
@@ -125,15 +136,24 @@ class AtomsWidget(QWidget):
         self.image.reopened.connect(self._reopen)
         self.image.calibrated.connect(self._calibrate)
         self.network.model.currentIndexChanged.connect(self._offer_maps)
-        self.network.draw_button.clicked.connect(lambda: self._start("drawing maps", draw_maps))
+        self.network.draw_button.clicked.connect(lambda: self._start("drawing maps", draw_maps, self._take_results))
         self.run_button.clicked.connect(self.run)
         self.cancel_button.clicked.connect(self.cancel)
-        self.columns.find_button.clicked.connect(lambda: self._start("finding columns", find_columns))
+        self.columns.find_button.clicked.connect(
+            lambda: self._start("finding columns", find_columns, self._take_results)
+        )
         self.columns.refine_button.clicked.connect(self.refine)
         self.columns.add_button.clicked.connect(lambda on: self._mode("add" if on else "pan_zoom"))
         self.columns.move_button.clicked.connect(lambda on: self._mode("select" if on else "pan_zoom"))
         self.columns.delete_button.clicked.connect(self._delete)
         self.columns.colour.currentIndexChanged.connect(self._recolour)
+        self.analysis.analyse_button.clicked.connect(lambda: self._start("analysing", analyse, self._take_analysis))
+        self.analysis.strain_button.clicked.connect(
+            lambda: self._start("mapping strain", map_strain, self._take_analysis)
+        )
+        self.analysis.draw_button.clicked.connect(self._draw_region)
+        self.analysis.reference.editingFinished.connect(self._frame_region)
+        self.analysis.shown.currentIndexChanged.connect(self._show_quantity)
         self.saving.save_button.clicked.connect(self._browse_folder)
         self.saving.save_session_button.clicked.connect(self._browse_session)
         self.saving.open_session_button.clicked.connect(self._browse)
@@ -146,14 +166,16 @@ class AtomsWidget(QWidget):
 
         Raises:
             AppError: a value that cannot be.
+            MicrographError: a reference region that is none.
         """
-        network, columns = self.network, self.columns
+        network, columns, analysis = self.network, self.columns, self.analysis
         return Settings(
             model=network.model.currentData(), maps=network.chosen_maps(), device=network.device.currentText(),
             scale=network.scale.currentText(), tile_px=network.tiles.value(), iterations=network.iterations.value(),
             method=columns.method.currentData(), map=columns.map.currentData() or Settings.map,
             disconnect=columns.disconnect_by.currentData(), level_px=columns.level.value(),
             threshold=columns.threshold.value() / 100.0 if columns.set_threshold.isChecked() else None,
+            classes=analysis.classes.value() or None, reference_px=parse_region(analysis.reference.text()),
         )  # fmt: skip
 
     def _offer_maps(self) -> None:
@@ -221,11 +243,15 @@ class AtomsWidget(QWidget):
 
     def _take_image(self, session: Session) -> None:
         """Show a session from its image on."""
-        self.session, self.signals = session, list_signals(session.opened.path)
+        before, self.session, self.signals = self.session, session, list_signals(session.opened.path)
         self.image.show_session(session, self.signals)
         layers.show_image(self.viewer, session)
+        if before is None or before.opened.path != session.opened.path:
+            # A region of another image is none of this one.
+            self.analysis.show_settings(session.settings)
         layers.show_maps(self.viewer, session)
         self._show_points(session)
+        self._frame_region()
         rows, cols = session.micrograph.image.shape
         self._tell(f"{session.micrograph.path.name}: {rows} x {cols} pixels")
 
@@ -234,6 +260,7 @@ class AtomsWidget(QWidget):
         self.network.show_settings(session.settings)
         self._offer_maps()
         self.columns.show_settings(session.settings)
+        self.analysis.show_settings(session.settings)
         self._take_image(session)
         self._tell(f"session taken up: {session.steps[-1]}" if session.steps else "session taken up")
 
@@ -241,7 +268,7 @@ class AtomsWidget(QWidget):
 
     def run(self) -> None:
         """Draw the maps and find the columns; then save, if that is wanted."""
-        self._start("running", run, automatic=True)
+        self._start("running", run, self._take_and_save if self.saving.automatic.isChecked() else self._take_results)
 
     def refine(self) -> None:
         """Fit from the points as they are."""
@@ -250,8 +277,10 @@ class AtomsWidget(QWidget):
         if session is not None:
             self._work("refining", lambda: refine_columns(session, how), self._take_results)
 
-    def _start(self, what: str, verb: Callable[[Session, Settings], Session], *, automatic: bool = False) -> None:
-        """Do something with the session and the settings."""
+    def _start(
+        self, what: str, verb: Callable[[Session, Settings], Session], take: Callable[[Session], None]
+    ) -> None:  # fmt: skip
+        """Do something with the session and the settings, then take the session that it gives."""
         session = self.take_edits()
         if session is None:
             self._tell("Open a micrograph first.", wrong=True)
@@ -261,7 +290,6 @@ class AtomsWidget(QWidget):
         except TEMImageNetError as error:
             self._tell(str(error), wrong=True)
             return
-        take = self._take_and_save if automatic and self.saving.automatic.isChecked() else self._take_results
         self._work(what, lambda: verb(session, settings), take)
 
     def cancel(self) -> None:
@@ -347,6 +375,87 @@ class AtomsWidget(QWidget):
         self.canvas.figure.clear()
         plot_intensities(columns, self.canvas.figure.subplots())
         self.canvas.draw_idle()
+        self._show_analysis()
+
+    # Analysing.
+
+    def _take_analysis(self, session: Session) -> None:
+        """Show what was made of the columns of a session that is shown."""
+        before, self.session = self.session, session
+        new = [CLASSES, SITES]
+        if before is not None and session.strain is not before.strain and session.strain is not None:
+            new = list(session.strain.shown)
+        self._show_analysis(new)
+        self._tell(session.steps[-1])
+
+    def _show_analysis(self, new: Sequence[str] = ()) -> None:
+        """What was made of the columns: in words, as layers, and one of it as a histogram.
+
+        Args:
+            new: what has just been made; one of it is shown.
+        """
+        session = self.session
+        made = (None, None) if session is None else (session.analysis, session.strain)
+        if session is None or all(now is was for now, was in zip(made, self._analysed, strict=True)):
+            return
+        self._analysed = made
+        for label, text in zip((self.analysis.analysed, self.analysis.strained), tell(session), strict=True):
+            label.setText(text)
+        shown = quantities(session)
+        wanted = [name for name in new or shown if name in shown]
+        chosen = self.analysis.shown.currentData()
+        chosen = chosen if chosen in wanted else next(iter(wanted), "")
+        self.analysis.offer(list(shown), chosen)
+        layers.show_quantities(self.viewer, session, shown, chosen)
+        self._show_quantity()
+
+    def _show_quantity(self) -> None:
+        """The chosen quantity alone, and its histogram."""
+        name = self.analysis.shown.currentData()
+        layers.choose_quantity(self.viewer, name)
+        self.quantity_canvas.figure.clear()
+        if self.session is not None and name:
+            plot_quantity(self.session, name, self.quantity_canvas.figure.subplots())
+        self.quantity_canvas.draw_idle()
+
+    def _draw_region(self, on: bool) -> None:
+        """Draw the reference region with the pointer, or do so no more."""
+        if self.session is None:
+            self.analysis.draw_button.setChecked(False)
+            self._tell("Open a micrograph first.", wrong=True)
+        elif on:
+            layer = layers.show_region(self.viewer, self.session, None)
+            layer.events.data.connect(lambda _: self._regions.start())
+            self.viewer.layers.selection.active = layer
+            layer.mode = "add_rectangle"
+        else:
+            self._frame_region()
+
+    def _take_region(self) -> None:
+        """Take over a region that was drawn or moved, when the pointer has let it go."""
+        layer = layers.region_layer(self.viewer)
+        if QApplication.mouseButtons() != Qt.MouseButton.NoButton:
+            self._regions.start()
+        elif layer is not None and (edges := layers.region_px(layer)) is not None:
+            self.analysis.reference.setText(",".join(f"{edge:.1f}" for edge in edges))
+            self._frame_region()
+
+    def _frame_region(self) -> None:
+        """Show the reference region as it is written."""
+        self.analysis.draw_button.setChecked(False)
+        if self.session is None:
+            return
+        try:
+            edges = parse_region(self.analysis.reference.text())
+        except TEMImageNetError as error:
+            self._tell(str(error), wrong=True)
+            edges = None
+        if edges is None:
+            layers.clear(self.viewer, "region")
+        else:
+            layer = layers.show_region(self.viewer, self.session, edges)
+            layer.events.data.connect(lambda _: self._regions.start())
+        self.viewer.layers.selection.active = layers.points_layer(self.viewer)
 
     # Editing.
 
@@ -441,11 +550,12 @@ class AtomsWidget(QWidget):
     def _enable(self) -> None:
         """Controls that can be used now."""
         here = self.session is not None
-        for part in (self.image, self.network, self.columns, self.saving):
+        for part in (self.image, self.network, self.columns, self.analysis, self.saving):
             part.setEnabled(not self.busy)
         self.run_button.setEnabled(here and not self.busy)
         for button in (self.network.draw_button, self.columns.find_button, self.columns.refine_button,
-                       self.saving.save_button, self.saving.save_session_button):  # fmt: skip
+                       self.analysis.analyse_button, self.analysis.strain_button, self.saving.save_button,
+                       self.saving.save_session_button):  # fmt: skip
             button.setEnabled(here and not self.busy)
         self.cancel_button.setEnabled(self.busy)
         self.bar.setRange(0, 0 if self.busy else 1)

@@ -232,6 +232,82 @@ def test_points_without_a_search_are_refined(widget, image):
         )
 
 
+def test_columns_are_analysed_shown_and_edited(widget, image, tmp_path):
+    opened(widget, image)
+    panel = widget.analysis
+    panel.analyse_button.click()
+    wait(lambda: not widget.busy)
+    assert "no columns yet" in widget.status.text()
+    for x, y in SPOTS:
+        points(widget).add([[y, x]])
+    widget.columns.refine_button.click()
+    wait(lambda: not widget.busy)
+    panel.classes.setValue(2)
+    panel.analyse_button.click()
+    wait(lambda: not widget.busy)
+    assert "class 1: " in panel.analysed.text()
+    assert panel.shown.currentData() == "class"
+    columns, label = widget.session.columns, widget.session.analysis.classes.label
+    layer = widget.viewer.layers["class"]
+    assert not layer.editable
+    np.testing.assert_allclose(layer.data[:, ::-1], columns.xy_px)
+    np.testing.assert_array_equal(layer.features["class"], np.where(label < 0, np.nan, label))
+    assert len(np.unique(layer.face_color[label >= 0], axis=0)) == 2
+    assert points(widget) is widget.viewer.layers.selection.active
+    # A region that is drawn is written down; one that is written is framed.
+    panel.draw_button.click()
+    frame = widget.viewer.layers["reference"]
+    assert str(frame.mode) == "add_rectangle"
+    frame.add([[-0.5, -0.5], [60.0, 79.0]], shape_type="rectangle")
+    wait(lambda: panel.reference.text() == "-0.5,-0.5,79.0,60.0")
+    assert not panel.draw_button.isChecked()
+    panel.reference.setText("-1,-1,80,73")
+    panel.reference.editingFinished.emit()
+    frame = widget.viewer.layers["reference"]
+    np.testing.assert_allclose(frame.data[0].min(axis=0), -1.0)
+    np.testing.assert_allclose(frame.data[0].max(axis=0), (73.0, 80.0))
+    panel.strain_button.click()
+    wait(lambda: not widget.busy)
+    assert widget.session.strain.reference_px == (-1.0, -1.0, 80.0, 73.0)
+    assert panel.shown.currentData() == "εxx / %"
+    assert widget.quantity_canvas.figure.axes[0].get_xlabel() == "εxx / %"
+    quantities = ["class", "sublattice", "εxx / %", "εyy / %", "εxy / %", "rotation / °"]
+    names = [layer.name for layer in widget.viewer.layers]
+    assert names == ["spots.npy", "columns", *quantities, "reference"]
+    np.testing.assert_allclose(widget.viewer.layers["εyy / %"].features["εyy / %"], 100.0 * widget.session.strain.eyy)
+    panel.shown.setCurrentIndex(panel.shown.findData("sublattice"))
+    assert [name for name in quantities if widget.viewer.layers[name].visible] == ["sublattice"]
+    # Other colours of the columns change nothing of it.
+    widget.columns.colour.setCurrentIndex(widget.columns.colour.findData("intensity"))
+    assert [layer.name for layer in widget.viewer.layers] == names
+    # Saved, and taken up again.
+    strain = widget.session.strain
+    widget.save(tmp_path / "out")
+    wait(lambda: not widget.busy)
+    assert {"spots_strain.csv", "spots_analysis.csv"} <= {file.name for file in (tmp_path / "out").iterdir()}
+    widget.save_session(tmp_path / "mine")
+    wait(lambda: not widget.busy)
+    widget.saving.revert_button.click()
+    assert "class" not in widget.viewer.layers
+    assert panel.analysed.text() == panel.strained.text() == ""
+    panel.classes.setValue(0)
+    panel.reference.setText("")
+    widget.open(tmp_path / "mine.session.h5")
+    wait(lambda: not widget.busy)
+    np.testing.assert_array_equal(widget.session.strain.exx, strain.exx)
+    assert [layer.name for layer in widget.viewer.layers] == names
+    assert (widget.settings().classes, widget.settings().reference_px) == (2, strain.reference_px)
+    # A column that is taken away takes along what was told of all.
+    points(widget).selected_data = {3}
+    widget.columns.delete_button.click()
+    wait(lambda: widget.session.analysis is None)
+    assert not set(quantities) & {layer.name for layer in widget.viewer.layers}
+    assert panel.shown.count() == 1
+    panel.reference.setText("5,5,1")
+    panel.strain_button.click()
+    assert "expected left,top,right,bottom" in widget.status.text()
+
+
 def test_a_run_can_be_cancelled(widget, image):
     opened(widget, image)
     method(widget, "scan-aware")
