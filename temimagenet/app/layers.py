@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from temimagenet.models.zoo import TASKS
 
 __all__ = [
     "COLOURS",
-    "choose_quantity",
     "clear",
     "colour_points",
     "map_name",
@@ -31,7 +30,7 @@ __all__ = [
     "show_columns",
     "show_image",
     "show_maps",
-    "show_quantities",
+    "show_quantity",
     "show_region",
 ]
 
@@ -155,54 +154,65 @@ def colour_points(layer: Points, columns: FoundColumns, colour: str) -> None:
         layer.border_color = np.where(columns.sound, "transparent", _DOUBTFUL).tolist()
 
 
-def show_quantities(viewer: Viewer, session: Session, shown: Mapping[str, Quantity], chosen: str) -> None:
-    """A layer of coloured discs for each quantity, above the columns; values are told under the pointer.
+def show_quantity(viewer: Viewer, session: Session, quantity: Quantity | None) -> None:
+    """A quantity as coloured discs above the columns, its values told under the pointer; none takes them away.
+
+    It is one layer whatever the quantity: napari takes a third of a second to remove one.
 
     Args:
         viewer: where to draw.
-        session: whose columns they are of.
-        shown: quantities by name; layers of others are taken away.
-        chosen: the one that is seen.
+        session: whose columns it is of.
+        quantity: what is shown.
     """
-    clear(viewer, "quantity")
-    if session.columns is None:
+    if quantity is None or session.columns is None:
+        clear(viewer, "quantity")
+        return
+    places, features = quantity.xy_px[:, ::-1].copy(), {quantity.name: quantity.values}
+    size = _REACH * ring_px(session.columns)
+    old = _layers(viewer, "quantity")
+    if old:
+        layer = old[0]
+        layer.data, layer.features, layer.size = places, features, size
+        layer.face_color, layer.name = quantity.colours, quantity.name
         return
     active = viewer.layers.selection.active
-    for name, quantity in shown.items():
-        layer = viewer.add_points(
-            quantity.xy_px[:, ::-1].copy(), ndim=2, name=name, size=_REACH * ring_px(session.columns), border_width=0.0,
-            face_color=quantity.colours, features={name: quantity.values}, metadata={_ROLE: "quantity"},
-            visible=name == chosen, **_placed(session),
-        )  # fmt: skip
-        layer.editable = False
-    # The frame of the reference region lies on all.
-    for frame in _layers(viewer, "region"):
+    layer = viewer.add_points(
+        places, ndim=2, name=quantity.name, size=size, border_width=0.0, face_color=quantity.colours,
+        features=features, metadata={_ROLE: "quantity"}, **_placed(session),
+    )  # fmt: skip
+    layer.editable = False
+    # The frame of the reference region lies on it.
+    frame = region_layer(viewer)
+    if frame is not None:
         viewer.layers.move(viewer.layers.index(frame), len(viewer.layers))
     viewer.layers.selection.active = active
 
 
-def choose_quantity(viewer: Viewer, chosen: str) -> None:
-    """Show one of the quantities, and hide the others."""
-    for layer in _layers(viewer, "quantity"):
-        layer.visible = layer.name == chosen
-
-
-def show_region(viewer: Viewer, session: Session, edges_px: tuple[float, float, float, float] | None) -> Shapes:
+def show_region(
+    viewer: Viewer, session: Session, edges_px: tuple[float, float, float, float] | None, changed: Callable[[], None]
+) -> Shapes:
     """The reference region of strain as a frame; an empty layer to draw it in where there is none.
 
     Args:
         viewer: where to draw.
         session: whose image it is a region of.
         edges_px: left, top, right and bottom.
+        changed: called when a frame is drawn, moved or taken away with the pointer.
     """
-    clear(viewer, "region")
-    active = viewer.layers.selection.active
-    drawn = [] if edges_px is None else [np.reshape(edges_px, (2, 2))[:, ::-1]]
-    layer = viewer.add_shapes(
-        drawn, ndim=2, shape_type="rectangle", name="reference", face_color="transparent", edge_color=_BY_HAND,
-        edge_width=2.0, metadata={_ROLE: "region"}, **_placed(session),
-    )  # fmt: skip
-    viewer.layers.selection.active = active
+    layer = region_layer(viewer)
+    if layer is None:
+        active = viewer.layers.selection.active
+        layer = viewer.add_shapes(
+            ndim=2, name="reference", face_color="transparent", edge_color=_BY_HAND, edge_width=2.0, opacity=1.0,
+            metadata={_ROLE: "region"}, **_placed(session),
+        )  # fmt: skip
+        layer.events.data.connect(lambda _: changed())
+        viewer.layers.selection.active = active
+    layer.mode = "pan_zoom"
+    with layer.events.data.blocker():
+        layer.data = []
+        if edges_px is not None:
+            layer.add(np.reshape(edges_px, (2, 2))[:, ::-1], shape_type="rectangle")
     return layer
 
 

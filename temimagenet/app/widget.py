@@ -389,7 +389,7 @@ class AtomsWidget(QWidget):
         self._tell(session.steps[-1])
 
     def _show_analysis(self, new: Sequence[str] = ()) -> None:
-        """What was made of the columns: in words, as layers, and one of it as a histogram.
+        """What was made of the columns: in words, and one of it on the image and as a histogram.
 
         Args:
             new: what has just been made; one of it is shown.
@@ -406,13 +406,13 @@ class AtomsWidget(QWidget):
         chosen = self.analysis.shown.currentData()
         chosen = chosen if chosen in wanted else next(iter(wanted), "")
         self.analysis.offer(list(shown), chosen)
-        layers.show_quantities(self.viewer, session, shown, chosen)
         self._show_quantity()
 
     def _show_quantity(self) -> None:
-        """The chosen quantity alone, and its histogram."""
+        """The chosen quantity on the image, and its histogram."""
         name = self.analysis.shown.currentData()
-        layers.choose_quantity(self.viewer, name)
+        if self.session is not None:
+            layers.show_quantity(self.viewer, self.session, quantities(self.session).get(name))
         self.quantity_canvas.figure.clear()
         if self.session is not None and name:
             plot_quantity(self.session, name, self.quantity_canvas.figure.subplots())
@@ -424,8 +424,7 @@ class AtomsWidget(QWidget):
             self.analysis.draw_button.setChecked(False)
             self._tell("Open a micrograph first.", wrong=True)
         elif on:
-            layer = layers.show_region(self.viewer, self.session, None)
-            layer.events.data.connect(lambda _: self._regions.start())
+            layer = layers.show_region(self.viewer, self.session, None, self._regions.start)
             self.viewer.layers.selection.active = layer
             layer.mode = "add_rectangle"
         else:
@@ -453,8 +452,7 @@ class AtomsWidget(QWidget):
         if edges is None:
             layers.clear(self.viewer, "region")
         else:
-            layer = layers.show_region(self.viewer, self.session, edges)
-            layer.events.data.connect(lambda _: self._regions.start())
+            layers.show_region(self.viewer, self.session, edges, self._regions.start)
         self.viewer.layers.selection.active = layers.points_layer(self.viewer)
 
     # Editing.

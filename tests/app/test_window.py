@@ -271,15 +271,17 @@ def test_columns_are_analysed_shown_and_edited(widget, image, tmp_path):
     assert widget.session.strain.reference_px == (-1.0, -1.0, 80.0, 73.0)
     assert panel.shown.currentData() == "εxx / %"
     assert widget.quantity_canvas.figure.axes[0].get_xlabel() == "εxx / %"
-    quantities = ["class", "sublattice", "εxx / %", "εyy / %", "εxy / %", "rotation / °"]
-    names = [layer.name for layer in widget.viewer.layers]
-    assert names == ["spots.npy", "columns", *quantities, "reference"]
-    np.testing.assert_allclose(widget.viewer.layers["εyy / %"].features["εyy / %"], 100.0 * widget.session.strain.eyy)
-    panel.shown.setCurrentIndex(panel.shown.findData("sublattice"))
-    assert [name for name in quantities if widget.viewer.layers[name].visible] == ["sublattice"]
+    offered = [panel.shown.itemData(number) for number in range(panel.shown.count())]
+    assert offered == ["", "class", "sublattice", "εxx / %", "εyy / %", "εxy / %", "rotation / °"]
+    for name in ("sublattice", "εyy / %"):
+        panel.shown.setCurrentIndex(panel.shown.findData(name))
+        assert [layer.name for layer in widget.viewer.layers] == ["spots.npy", "columns", name, "reference"]
+    layer = widget.viewer.layers["εyy / %"]
+    np.testing.assert_allclose(layer.features["εyy / %"], 100.0 * widget.session.strain.eyy)
+    assert len(layer.data) == len(layer.face_color) == columns.sound.sum()
     # Other colours of the columns change nothing of it.
     widget.columns.colour.setCurrentIndex(widget.columns.colour.findData("intensity"))
-    assert [layer.name for layer in widget.viewer.layers] == names
+    assert [layer.name for layer in widget.viewer.layers] == ["spots.npy", "columns", "εyy / %", "reference"]
     # Saved, and taken up again.
     strain = widget.session.strain
     widget.save(tmp_path / "out")
@@ -287,22 +289,20 @@ def test_columns_are_analysed_shown_and_edited(widget, image, tmp_path):
     assert {"spots_strain.csv", "spots_analysis.csv"} <= {file.name for file in (tmp_path / "out").iterdir()}
     widget.save_session(tmp_path / "mine")
     wait(lambda: not widget.busy)
-    widget.saving.revert_button.click()
-    assert "class" not in widget.viewer.layers
-    assert panel.analysed.text() == panel.strained.text() == ""
     panel.classes.setValue(0)
     panel.reference.setText("")
     widget.open(tmp_path / "mine.session.h5")
     wait(lambda: not widget.busy)
     np.testing.assert_array_equal(widget.session.strain.exx, strain.exx)
-    assert [layer.name for layer in widget.viewer.layers] == names
+    assert [layer.name for layer in widget.viewer.layers] == ["spots.npy", "columns", "class", "reference"]
     assert (widget.settings().classes, widget.settings().reference_px) == (2, strain.reference_px)
     # A column that is taken away takes along what was told of all.
     points(widget).selected_data = {3}
     widget.columns.delete_button.click()
     wait(lambda: widget.session.analysis is None)
-    assert not set(quantities) & {layer.name for layer in widget.viewer.layers}
+    assert [layer.name for layer in widget.viewer.layers] == ["spots.npy", "columns", "reference"]
     assert panel.shown.count() == 1
+    assert panel.analysed.text() == panel.strained.text() == ""
     panel.reference.setText("5,5,1")
     panel.strain_button.click()
     assert "expected left,top,right,bottom" in widget.status.text()
