@@ -230,11 +230,11 @@ Method = Annotated[
     typer.Option(
         help="auto, scan-aware, scan-aware-network, network, network-otsu, gaussian (Poisson), gaussian-ls, otsu or "
         "faster-rcnn. auto: a network finds the columns, a fit of all of them with the rows' displacements measures "
-        "them; above 4,000 columns the network does both."
+        "them, adds what they leave over and drops what is nothing; above 4,000 columns the network does all."
     ),
 ]
 ModelOption = Annotated[str, typer.Option("--model", help="Shipped model, or a file that training wrote.")]
-Device = Annotated[str, typer.Option(help="Where networks work: cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="Where networks work: cpu, cuda, cuda:1 or what else torch has.")]
 JsonLines = Annotated[bool, typer.Option("--jsonl", help="Print a JSON object for each image instead of a table.")]
 
 
@@ -338,7 +338,7 @@ def analyse(
     images: Images,
     pixel_size: PixelSize = "",
     classes: Annotated[
-        int, typer.Option(min=0, help="Number of classes of intensity; 0: as many as the data tell apart.")
+        int, typer.Option(min=0, help="Number of classes of intensity; 0: as many as the data tell apart, up to 6.")
     ] = 0,
     method: Method = "auto",
     model: ModelOption = "",
@@ -381,7 +381,7 @@ def desktop(
     signal: Annotated[int | None, typer.Option(min=0, help="Of a file with several: its number.")] = None,
     frame: FrameOption = None,
 ) -> None:
-    """Open the desktop app: napari with a dock that finds columns, and points to edit."""
+    """Open the desktop app: napari with a dock that finds, refines and analyses columns, and points to edit."""
     from temimagenet.app.launch import launch
     from temimagenet.micrographs.units import parse_length
 

@@ -27,7 +27,7 @@ def check_device(device: torch.device | str) -> torch.device:
         known = torch.device(device)
         torch.zeros(1, device=known)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
         raise DeviceError(f"device {str(device)!r}: {reason}; 'cpu' always works") from error
     return known
 

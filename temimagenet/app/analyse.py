@@ -26,8 +26,8 @@ CLASSES, SITES = "class", "sublattice"
 _FEWEST = 12
 """Sound columns below which there are neither classes nor a lattice."""
 
-_UNKNOWN = (0.45, 0.45, 0.45, 1.0)
-"""Colour of columns that nothing is told of."""
+_UNKNOWN = (0.0, 0.0, 0.0, 0.0)
+"""Colour of columns that nothing is told of: their rings are seen."""
 
 
 @dataclass(frozen=True, eq=False)

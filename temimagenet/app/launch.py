@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from temimagenet.app.store import is_session
 from temimagenet.errors import AppError
 
 __all__ = ["launch"]
@@ -25,10 +26,13 @@ def launch(
         pixel_size_A: its pixel size; the file's own unless given.
 
     Raises:
-        AppError: napari or Qt is not installed, there is no display, or no such file.
+        AppError: napari or Qt is not installed, there is no display, no such file, or it is a session, which knows
+            its signal, frame and pixel size.
     """
     if path is not None and not Path(path).is_file():
         raise AppError(f"{path}: no such file")
+    if path is not None and is_session(path) and (signal, frame, pixel_size_A) != (None, None, None):
+        raise AppError(f"{path}: a session knows its signal, frame and pixel size; give none")
     if sys.platform.startswith("linux") and not any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     ):

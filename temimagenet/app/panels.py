@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QPushButton,
+    QSizePolicy,
     QSlider,
     QSpinBox,
     QVBoxLayout,
@@ -168,7 +169,8 @@ class ImagePanel(QGroupBox):
         frames = signals[opened.signal].frames
         self.frame.setSpecialValueText("sum" if frames > 1 else "")
         self.frame.setRange(-1 if frames > 1 else 0, frames - 1)
-        self.frame.setValue(-1 if opened.frame == "sum" else int(opened.frame or 0))
+        # Frames may be told from the end.
+        self.frame.setValue(-1 if opened.frame == "sum" else int(opened.frame or 0) % frames)
         self.frame.setEnabled(frames > 1)
         size = micrograph.pixel_size_A
         self.pixel_size.setText("" if size is None else f"{100.0 * size:.5g} pm")
@@ -394,6 +396,8 @@ class AnalysePanel(QWidget):
         row = QWidget()
         _form(row).addRow("Show", self.shown)
         layout.addWidget(row)
+        # It takes what room is left: what it had before counts for nothing.
+        canvas.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         canvas.setMinimumHeight(_CANVAS_PX)
         layout.addWidget(canvas, 1)
 

@@ -96,8 +96,8 @@ def test_strain_is_coloured_alike_on_both_sides_of_zero(session):
     assert colours[-1, 0] > colours[-1, 2] + 0.2
     assert colours[1, 2] > colours[1, 0] + 0.2
     assert colours[len(colours) // 2, :3].min() > 0.9
-    # Where nothing is told: grey.
-    assert np.ptp(colours[0, :3]) == 0.0
+    # Where nothing is told, nothing is drawn.
+    assert colours[:, 3].tolist() == [0.0] + [1.0] * (len(colours) - 1)
     skewed = replace(strain, exx=np.where(np.arange(len(strain.exx)) % 2, 0.02, 0.0))
     white = quantities(replace(session, strain=skewed))["εxx / %"].colours[0]
     assert white[:3].min() > 0.9
@@ -115,6 +115,7 @@ def test_classes_and_sublattices_are_those_of_the_columns(session, number):
     shown = quantities(sorted_)
     assert list(shown) == ["class", "sublattice"]
     np.testing.assert_array_equal(np.isnan(shown["class"].values), ~sound)
+    np.testing.assert_array_equal(shown["class"].colours[:, 3], sound)
     assert site[~sound].tolist() == [-1]
     if number is None:
         np.testing.assert_array_equal(label[sound], bright[sound].astype(int))

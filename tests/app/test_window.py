@@ -205,6 +205,9 @@ def test_signal_frame_and_pixel_size_can_be_changed(widget, image):
     assert "enter it" in widget.status.text()
     widget.image.frame.setValue(1)
     wait(lambda: not widget.busy and widget.session.opened.frame == "1")
+    widget.open(image, frame="-2")
+    wait(lambda: not widget.busy)
+    assert widget.image.frame.text() == "0"
     widget.image.pixel_size.setText("10 pm")
     widget.image.pixel_size.editingFinished.emit()
     assert widget.session.micrograph.pixel_size_A == pytest.approx(SIZE)
@@ -294,7 +297,7 @@ def test_columns_are_analysed_shown_and_edited(widget, image, tmp_path):
     widget.open(tmp_path / "mine.session.h5")
     wait(lambda: not widget.busy)
     np.testing.assert_array_equal(widget.session.strain.exx, strain.exx)
-    assert [layer.name for layer in widget.viewer.layers] == ["spots.npy", "columns", "class", "reference"]
+    assert [layer.name for layer in widget.viewer.layers] == ["spots.npy", "columns", "εyy / %", "reference"]
     assert (widget.settings().classes, widget.settings().reference_px) == (2, strain.reference_px)
     # A column that is taken away takes along what was told of all.
     points(widget).selected_data = {3}
@@ -388,6 +391,9 @@ def test_without_a_display_or_a_file_the_command_says_so(monkeypatch, tmp_path):
 
     with pytest.raises(AppError, match="no such file"):
         launch(tmp_path / "nothing.dm4")
+    (tmp_path / "my.session.h5").touch()
+    with pytest.raises(AppError, match="a session knows"):
+        launch(tmp_path / "my.session.h5", pixel_size_A=0.1)
     monkeypatch.setattr(sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
