@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from temimagenet.analysis import measure_strain
+from temimagenet.analysis import StrainMap, measure_strain
 from temimagenet.analysis.classes import CLASS_COLOURS
 from temimagenet.analysis.strain import STRAIN_COLOURS, colour_limit
 from temimagenet.app.session import Session
@@ -86,13 +86,17 @@ def map_strain(session: Session, settings: Settings) -> Session:
     columns = _columns(session)
     report("strain", 0, 1)
     strain = measure_strain(columns, settings.reference_px)
-    edges = settings.reference_px
-    against = "the whole image" if edges is None else ",".join(f"{edge:g}" for edge in edges)
     count = int(np.isfinite(strain.exx).sum())
     return session.did(
-        f"strain at {count} columns against {against}", strain=strain,
-        settings=replace(session.settings, reference_px=edges),
+        f"strain at {count} columns against {_region(strain)}", strain=strain,
+        settings=replace(session.settings, reference_px=settings.reference_px),
     )  # fmt: skip
+
+
+def _region(strain: StrainMap) -> str:
+    """The reference region in words."""
+    edges = strain.reference_px
+    return "the whole image" if edges is None else ",".join(f"{edge:g}" for edge in edges)
 
 
 def _columns(session: Session) -> FoundColumns:
@@ -155,7 +159,7 @@ def tell(session: Session) -> tuple[str, str]:
         a, b = 100.0 * strain.pixel_size_A * np.linalg.norm(strain.vectors_px, axis=1)
         known = int(np.isfinite(strain.exx).sum())
         strained = (
-            f"reference: {int(strain.reference.sum())} columns, a = {a:.1f} pm, b = {b:.1f} pm; "
+            f"reference {_region(strain)}: {int(strain.reference.sum())} columns, a = {a:.1f} pm, b = {b:.1f} pm; "
             f"strain at {known} of {len(strain.exx)} sound columns"
         )
     return sorted_, strained
