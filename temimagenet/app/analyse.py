@@ -61,6 +61,7 @@ def analyse(session: Session, settings: Settings) -> Session:
     columns = _columns(session)
     report("classes and lattice", 0, 1)
     analysis = analyse_columns(columns, settings.classes)
+    report("classes and lattice", 1, 1)
     if analysis.classes is None and analysis.lattice is None:
         raise AppError(" ".join(analysis.notes))
     classes = "no" if analysis.classes is None else str(len(analysis.classes))
@@ -86,6 +87,7 @@ def map_strain(session: Session, settings: Settings) -> Session:
     columns = _columns(session)
     report("strain", 0, 1)
     strain = measure_strain(columns, settings.reference_px)
+    report("strain", 1, 1)
     count = int(np.isfinite(strain.exx).sum())
     return session.did(
         f"strain at {count} columns against {_region(strain)}", strain=strain,

@@ -24,6 +24,7 @@ from temimagenet.cli import app
 from temimagenet.errors import AppError, LocalizeError, MicrographError
 from temimagenet.localize import Flag, FoundColumns
 from temimagenet.micrographs.analyses import Analysis, parse_region
+from temimagenet.progress import watched
 
 SIZE, STEP = 0.1, 16.0
 STRETCH = np.array([[1.02, 0.004], [0.004, 0.985]])
@@ -163,6 +164,19 @@ def test_what_one_analysis_cannot_tell_the_other_may(session):
     assert list(quantities(analyse(replace(session, columns=scattered), Settings()))) == ["class"]
     with pytest.raises(AppError, match=r"No classes .* No lattice"):
         analyse(replace(session, columns=replace(scattered, intensity=unknown.intensity)), Settings())
+
+
+def test_a_watcher_hears_of_analyses_and_ends_them(session):
+    class Enough(Exception):
+        pass
+
+    def stop(what, done, total):
+        if done == total:
+            raise Enough(what)
+
+    for verb, what in ((analyse, "classes and lattice"), (map_strain, "strain")):
+        with pytest.raises(Enough, match=what), watched(stop):
+            verb(session, Settings())
 
 
 def test_figures_show_what_is_chosen(session):
