@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["check_heaps", "check_self_contained", "own_dataset", "read_whole"]
+__all__ = ["check_heaps", "check_self_contained", "contents", "own_dataset", "read_whole"]
 
 _MOST_BYTES = 2**30
 """Of a dataset that is read in one go: a shape of more is damage, or meant to fill the memory."""
@@ -83,6 +83,41 @@ def read_whole(dataset: h5py.Dataset) -> NDArray[Any]:
         raise ValueError(f"{dataset.name} has the shape {dataset.shape}: more than such a file holds")
     values: NDArray[Any] = (dataset.asstr() if text else dataset)[()]
     return np.asarray(values)
+
+
+def contents(path: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """All of a small file of numbers, for `temimagenet.isolated.read_apart`.
+
+    Returns:
+        `{"attributes": {group: {name: value}}, "datasets": [name]}`, groups and datasets by their paths without the
+        first slash, and the datasets' values.
+
+    Raises:
+        OSError: no HDF5 file.
+        ValueError: it leads elsewhere, is damaged, or holds more than a gibibyte.
+    """
+    check_heaps(path)
+    with h5py.File(path, "r") as file:
+        check_self_contained(file)
+        attributes: dict[str, Any] = {"": _plain(file.attrs)}
+        datasets: dict[str, h5py.Dataset] = {}
+
+        def visited(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                datasets[name] = item
+            else:
+                attributes[name] = _plain(item.attrs)
+
+        file.visititems(visited)
+        if sum(dataset.nbytes for dataset in datasets.values()) > _MOST_BYTES:
+            raise ValueError(f"its {len(datasets)} datasets hold more than such a file does")
+        arrays = [read_whole(dataset) for dataset in datasets.values()]
+    return {"attributes": attributes, "datasets": list(datasets)}, arrays
+
+
+def _plain(attributes: Any) -> dict[str, Any]:
+    """Attributes as JSON can say them."""
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in attributes.items()}
 
 
 def check_self_contained(file: h5py.File) -> None:

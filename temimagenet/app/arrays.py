@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -24,11 +25,11 @@ def put(group: h5py.Group, noun: Any) -> None:
             group.create_dataset(entry.name, data=value)
 
 
-def take(group: h5py.Group, kind: type[T], **known: int) -> T:
+def take(group: Mapping[str, Any], kind: type[T], **known: int) -> T:
     """Read a dataclass that `put` wrote.
 
     Args:
-        group: where it is.
+        group: its arrays by name, or the group itself.
         kind: the dataclass. Its fields are arrays annotated by jaxtyping, numbers, or tuples of numbers; one that is
             missing in the group has its default.
         known: lengths by their names in the annotations, such as N; others must agree among the fields.
@@ -42,7 +43,7 @@ def take(group: h5py.Group, kind: type[T], **known: int) -> T:
         told = re.fullmatch(r"(Float|Int|Bool)\[.*['\"]([\w ]*)['\"]\]", str(entry.type))
         if entry.name not in group and entry.default is None:
             continue
-        values = np.asarray(group[entry.name][()])
+        values = np.asarray(group[entry.name])
         if values.dtype.kind not in "fiub":
             raise ValueError(f"{entry.name}: no numbers")
         if told is None:

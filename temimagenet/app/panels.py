@@ -34,7 +34,6 @@ from temimagenet.app.settings import DISCONNECT, MAP_METHOD, MOST_CLASSES, MOST_
 from temimagenet.errors import ModelError
 from temimagenet.micrographs.files import FORMATS
 from temimagenet.micrographs.methods import METHODS
-from temimagenet.micrographs.read import Signal as ImageSignal
 from temimagenet.models.zoo import TASKS
 
 __all__ = ["AnalysePanel", "ColumnsPanel", "ImagePanel", "NetworkPanel", "SavePanel"]
@@ -156,7 +155,7 @@ class ImagePanel(QGroupBox):
         """Tell what was chosen."""
         self.reopened.emit(self.signal.currentIndex(), "sum" if self.frame.value() < 0 else str(self.frame.value()))
 
-    def show_session(self, session: Session, signals: list[ImageSignal]) -> None:
+    def show_session(self, session: Session) -> None:
         """Show where an image is from."""
         opened, micrograph = session.opened, session.micrograph
         for widget in (self.signal, self.frame, self.pixel_size):
@@ -164,9 +163,9 @@ class ImagePanel(QGroupBox):
         self.path.setText(micrograph.path.name)
         self.path.setToolTip(str(opened.path))
         self.signal.clear()
-        self.signal.addItems([str(signal) for signal in signals])
+        self.signal.addItems([str(signal) for signal in session.signals])
         self.signal.setCurrentIndex(opened.signal)
-        frames = signals[opened.signal].frames
+        frames = session.signals[opened.signal].frames
         self.frame.setSpecialValueText("sum" if frames > 1 else "")
         self.frame.setRange(-1 if frames > 1 else 0, frames - 1)
         # Frames may be told from the end.

@@ -95,6 +95,7 @@ class Session:
         analysis: their classes, lattice and neighbours; None before they were sorted, and when they are others.
         strain: strain by them; likewise.
         steps: what was done, in words, in order.
+        signals: all that the image's file holds.
     """
 
     micrograph: Micrograph
@@ -105,6 +106,7 @@ class Session:
     analysis: Analysis | None = None
     strain: StrainMap | None = None
     steps: tuple[str, ...] = ()
+    signals: tuple[Signal, ...] = ()
 
     @property
     def pixel_size_A(self) -> float:
@@ -180,7 +182,7 @@ def open_image(
         frame = "sum"
     micrograph = read_micrograph(file, signal=signal, frame=frame, pixel_size_A=pixel_size_A)
     opened = Opened(file.resolve(), digest(file), signal, frame, pixel_size_A)
-    return Session(micrograph, opened, steps=(f"opened {file.name}, {micrograph.title}",))
+    return Session(micrograph, opened, steps=(f"opened {file.name}, {micrograph.title}",), signals=tuple(signals))
 
 
 def calibrate(session: Session, pixel_size_A: float) -> Session:

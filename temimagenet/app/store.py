@@ -6,19 +6,23 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from temimagenet import __version__
 from temimagenet.analysis import FittedLattice, IntensityClasses, Neighbours, StrainMap
 from temimagenet.app.arrays import put, take
-from temimagenet.app.session import Opened, Session, digest, open_image
+from temimagenet.app.session import Session, digest, open_image
 from temimagenet.app.settings import Settings
 from temimagenet.errors import AppError
+from temimagenet.hdf5 import contents
+from temimagenet.isolated import read_apart
 from temimagenet.localize import FoundColumns
 from temimagenet.micrographs.analyses import Analysis
 from temimagenet.micrographs.files import write_whole
@@ -32,6 +36,12 @@ _SCHEMA = 1
 _ANALYSES: Mapping[str, type[Any]] = {
     "neighbours": Neighbours, "classes": IntensityClasses, "lattice": FittedLattice
 }  # fmt: skip
+_TOLD: Mapping[str, type | tuple[type, ...]] = {
+    "image": str, "beside": str, "sha256": str, "signal": int, "frame": (str, type(None)),
+    "pixel_size_A": (float, int, type(None)), "settings": dict, "steps": list,
+}  # fmt: skip
+"""What the attribute `session` says, and the types it has."""
+
 _ARRAYS = tuple(entry.name for entry in fields(FoundColumns) if entry.name != "pixel_size_A")
 
 
@@ -118,42 +128,52 @@ def _image(file: Path, told: dict[str, Any]) -> Path:
     was = Path(told["image"])
     beside = file.resolve().parent / told["beside"] if told["beside"] else was
     for place in (was, beside, file.resolve().parent / was.name):
-        if place.is_file():
-            return place
+        # A folder that may not be looked into, a name that is none.
+        with suppress(OSError, ValueError):
+            if place.is_file():
+                return place
     raise AppError(f"the image {was} is gone; put it beside {file.name}")
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """What a session file holds: what was told, maps, and columns with what follows from them."""
+    """What a session file holds: what was told, maps, and columns with what follows from them.
+
+    It may be damaged, so it is read in a process apart.
+    """
     try:
-        with h5py.File(file, "r") as opened:
-            schema = int(opened.attrs["schema"])
-            if schema != _SCHEMA:
-                raise AppError(f"{file}: a session of schema {schema}; this version reads {_SCHEMA}")
-            told = json.loads(opened.attrs["session"])
-            maps = {label: np.asarray(values[()], dtype=np.float32) for label, values in opened["maps"].items()}
-            made: dict[str, Any] = {}
-            if "columns" in opened:
-                group = opened["columns"]
-                arrays = {name: group[name][()] for name in _ARRAYS}
-                columns = FoundColumns(**arrays, pixel_size_A=float(group.attrs["pixel_size_A"]))
-                made["columns"] = columns
-                if "analysis" in opened:
-                    made["analysis"] = _analysis(opened["analysis"], len(columns))
-                if "strain" in opened:
-                    made["strain"] = take(opened["strain"], StrainMap, N=int(columns.sound.sum()))
-        missing = {
-            entry.name for entry in fields(Opened) if entry.name not in ("path", *told)
-        } | {"image", "beside", "settings", "steps"} - set(told)  # fmt: skip
-        if missing:
-            raise KeyError(", ".join(sorted(missing)))
+        listed, values = read_apart(contents, file, ValueError)
+        attributes, arrays = listed["attributes"], dict(zip(listed["datasets"], values, strict=True))
+        schema = attributes[""]["schema"]
+        if schema != _SCHEMA:
+            raise AppError(f"{file}: a session of schema {schema}; this version reads {_SCHEMA}")
+        told = json.loads(attributes[""]["session"])
+        wrong = [name for name, kinds in _TOLD.items() if not isinstance(told.get(name, ...), kinds)]
+        if wrong:
+            raise ValueError(f"no {', '.join(wrong)}, or of another type")
+        maps = {label: array.astype(np.float32) for label, array in _within(arrays, "maps").items()}
+        made: dict[str, Any] = {}
+        if "columns" in attributes:
+            columns = take({**_within(arrays, "columns"), **attributes["columns"]}, FoundColumns)
+            made["columns"] = columns
+            if "analysis" in attributes:
+                made["analysis"] = _analysis(attributes, arrays, len(columns))
+            if "strain" in attributes:
+                made["strain"] = take(_within(arrays, "strain"), StrainMap, N=int(columns.sound.sum()))
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise AppError(f"{file}: no session of this app, or damaged ({error})") from error
     return told, maps, made
 
 
-def _analysis(group: h5py.Group, count: int) -> Analysis:
+def _within(arrays: Mapping[str, NDArray[Any]], group: str) -> dict[str, NDArray[Any]]:
+    """Arrays of a group by their names in it."""
+    return {name.removeprefix(f"{group}/"): array for name, array in arrays.items() if name.startswith(f"{group}/")}
+
+
+def _analysis(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], count: int) -> Analysis:
     """An analysis of so many columns."""
-    parts = {name: take(group[name], kind, N=count) for name, kind in _ANALYSES.items() if name in group}
-    notes = tuple(str(note) for note in json.loads(group.attrs["notes"]))
+    parts = {
+        name: take(_within(arrays, f"analysis/{name}"), kind, N=count)
+        for name, kind in _ANALYSES.items() if f"analysis/{name}" in attributes
+    }  # fmt: skip
+    notes = tuple(str(note) for note in json.loads(attributes["analysis"]["notes"]))
     return Analysis(parts["neighbours"], parts.get("classes"), parts.get("lattice"), notes)

@@ -47,8 +47,7 @@ from temimagenet.app.settings import Settings
 from temimagenet.app.store import SESSION_SUFFIX, is_session, load_session, save_session
 from temimagenet.errors import ModelError, TEMImageNetError
 from temimagenet.micrographs.analyses import parse_region
-from temimagenet.micrographs.read import SUFFIXES, list_signals
-from temimagenet.micrographs.read import Signal as ImageSignal
+from temimagenet.micrographs.read import SUFFIXES
 from temimagenet.micrographs.units import parse_length
 from temimagenet.progress import watched
 
@@ -78,7 +77,6 @@ class AtomsWidget(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self.session: Session | None = None
-        self.signals: list[ImageSignal] = []
         self.folder: Path | None = None
         self.busy = False
         self._stop = threading.Event()
@@ -243,8 +241,8 @@ class AtomsWidget(QWidget):
 
     def _take_image(self, session: Session) -> None:
         """Show a session from its image on."""
-        before, self.session, self.signals = self.session, session, list_signals(session.opened.path)
-        self.image.show_session(session, self.signals)
+        before, self.session = self.session, session
+        self.image.show_session(session)
         layers.show_image(self.viewer, session)
         if before is None or before.opened.path != session.opened.path:
             # A region of another image is none of this one.
@@ -337,7 +335,7 @@ class AtomsWidget(QWidget):
                 self._tell(f"unexpected {type(error).__name__}: {error} (please report it)", wrong=True)
             if self.session is not None:
                 # A signal or frame that could not be opened is no longer chosen.
-                self.image.show_session(self.session, self.signals)
+                self.image.show_session(self.session)
 
         create_worker(work, _connect={"returned": returned, "errored": errored})
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
 from temimagenet.errors import MicrographError
-from temimagenet.localize.protocol import FoundColumns
 from temimagenet.micrographs.units import is_reciprocal, pixel_size, to_angstrom
+
+if TYPE_CHECKING:
+    from temimagenet.localize.protocol import FoundColumns
 
 __all__ = ["from_atomap", "from_hyperspy", "to_atomap"]
 
@@ -93,6 +95,8 @@ def from_atomap(sublattice: Any, pixel_size_A: float | None = None) -> FoundColu
     Raises:
         MicrographError: the pixel size is not known.
     """
+    from temimagenet.localize.protocol import FoundColumns
+
     if pixel_size_A is None:
         pixel_size_A = to_angstrom(float(sublattice.pixel_size), sublattice.units)
         if pixel_size_A is None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from temimagenet.errors import MicrographError
 from temimagenet.hdf5 import check_heaps, check_self_contained
+from temimagenet.isolated import Answer, read_apart
 from temimagenet.micrographs.units import PixelSize, is_reciprocal, pixel_size, to_angstrom
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ _ROSETTA: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """Modules of RosettaSciIO by suffix, and what they are called with."""
 
 _HDF5 = (".emd", ".hspy")
-"""Files that could lead a reader to other files."""
+"""Files that could lead to other files, and on which HDF5 itself may crash or hang: read in a process apart."""
 
 _PILLOW = (".png", ".jpg", ".jpeg", ".bmp")
 
@@ -56,7 +57,8 @@ class Signal:
 
     Attributes:
         title: its name, such as "HAADF".
-        data: (rows, columns) or (frames, rows, columns), perhaps still on disk.
+        data: (rows, columns) or (frames, rows, columns), perhaps still on disk: `numpy.asarray` reads all of it, an
+            index a frame.
         scales: steps of rows and columns in `units`.
         units: their units, as the file has them.
         where: where the calibration stands.
@@ -151,22 +153,15 @@ def read_micrograph(
             none was chosen; pixels that are not square.
     """
     file = Path(path)
-    if pixel_size_A is not None and not 0.0 < pixel_size_A < np.inf:
-        raise MicrographError(f"pixel size {pixel_size_A} A: expected a positive length")
-    chosen, notes = _chosen(list_signals(file), signal)
-    rows, columns = chosen.data.shape[-2:]
-    if rows * columns > _MOST_PIXELS:
-        raise MicrographError(
-            f"{rows} x {columns} pixels: too large, at most {_MOST_PIXELS // 2**20} million; crop or bin it"
-        )
     if pixel_size_A is not None:
-        size = PixelSize(float(pixel_size_A), "given by the user")
-    else:
-        size = pixel_size(chosen.scales, chosen.units, chosen.where)
-    image = _attempt(file, lambda: _image(chosen, frame))
-    return Micrograph(
-        image, size.size_A, size.source, chosen.title, file, chosen.facts, (*chosen.notes, *notes, *_doubts(chosen))
-    )
+        if not 0.0 < pixel_size_A < np.inf:
+            raise MicrographError(f"pixel size {pixel_size_A} A: expected a positive length")
+        pixel_size_A = float(pixel_size_A)
+    _check_there(file)
+    if file.suffix.lower() not in _HDF5:
+        return _read(file, signal, frame, pixel_size_A)
+    told, arrays = _apart(_micrograph_apart, file, signal=signal, frame=frame, pixel_size_A=pixel_size_A)
+    return Micrograph(arrays[0], **{**told, "notes": tuple(told["notes"])}, path=file)
 
 
 def list_signals(path: str | Path) -> list[Signal]:
@@ -176,10 +171,102 @@ def list_signals(path: str | Path) -> list[Signal]:
         MicrographError: there is no such file, or it cannot be read.
     """
     file = Path(path)
+    _check_there(file)
+    if file.suffix.lower() not in _HDF5:
+        return _list(file)
+    told, _ = _apart(_signals_apart, file)
+    return [
+        Signal(
+            **{**each, "scales": tuple(each["scales"]), "units": tuple(each["units"]), "notes": tuple(each["notes"])},
+            data=_Stored(file, number, tuple(shape), np.dtype(kind)),
+        )
+        for number, (each, shape, kind) in enumerate(told)
+    ]
+
+
+def _check_there(file: Path) -> None:
+    """Raise `MicrographError` where there is no file with something in it."""
     if not file.is_file():
         raise MicrographError("no such file" if not file.exists() else "not a file")
     if not file.stat().st_size:
         raise MicrographError("the file is empty")
+
+
+def _apart(reader: Callable[..., Answer], file: Path, **options: Any) -> Answer:
+    """What a reader below says of a file, in a process of its own."""
+    try:
+        return read_apart(reader, file, MicrographError, **options)
+    except OSError as error:
+        raise MicrographError(f"cannot be read in a process of its own ({error})") from error
+
+
+def _micrograph_apart(
+    file: Path, signal: int | str | None, frame: int | str | None, pixel_size_A: float | None
+) -> Answer:
+    """A micrograph's fields but its path, and its image."""
+    found = _read(file, signal, frame, pixel_size_A)
+    return {name: getattr(found, name) for name in ("pixel_size_A", "calibration", "title", "facts", "notes")}, [
+        found.image
+    ]
+
+
+def _signals_apart(file: Path) -> Answer:
+    """Fields, shape and type of each signal."""
+    names = ("title", "scales", "units", "where", "refused", "facts", "notes")
+    return [
+        ({name: getattr(each, name) for name in names}, each.data.shape, each.data.dtype.str) for each in _list(file)
+    ], []
+
+
+def _data_apart(file: Path, number: int, frame: int | None) -> Answer:
+    """Values of a signal, or one of its frames."""
+    data = _list(file)[number].data
+    return None, [_attempt(file, lambda: np.asarray(data if frame is None else data[frame]))]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Values that are still in their file, to be read in a process apart."""
+
+    file: Path
+    number: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __getitem__(self, frame: int) -> NDArray[Any]:
+        """Values of one frame."""
+        return _apart(_data_apart, self.file, number=self.number, frame=int(frame))[1][0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All values."""
+        return _apart(_data_apart, self.file, number=self.number, frame=None)[1][0].astype(dtype or self.dtype)
+
+
+def _read(file: Path, signal: int | str | None, frame: int | str | None, pixel_size_A: float | None) -> Micrograph:
+    """`read_micrograph` in this process."""
+    chosen, notes = _chosen(_list(file), signal)
+    rows, columns = chosen.data.shape[-2:]
+    if rows * columns > _MOST_PIXELS:
+        raise MicrographError(
+            f"{rows} x {columns} pixels: too large, at most {_MOST_PIXELS // 2**20} million; crop or bin it"
+        )
+    if pixel_size_A is not None:
+        size = PixelSize(pixel_size_A, "given by the user")
+    else:
+        size = pixel_size(chosen.scales, chosen.units, chosen.where)
+    image = _attempt(file, lambda: _image(chosen, frame))
+    return Micrograph(
+        image, size.size_A, size.source, chosen.title, file, chosen.facts, (*chosen.notes, *notes, *_doubts(chosen))
+    )
+
+
+def _list(file: Path) -> list[Signal]:
+    """`list_signals` in this process."""
     suffix = file.suffix.lower()
     if suffix in _ROSETTA:
         found = _attempt(file, lambda: _rosetta(file, suffix))

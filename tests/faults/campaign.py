@@ -1,6 +1,6 @@
-"""The campaign of faults: damaged files, killed writers, full disks. Prints its figures.
+"""The campaign of faults: damaged libraries, micrographs and sessions, killed writers, full disks. Prints its figures.
 
-    python tests/faults/campaign.py --files 10000 --kills 50 --disks 30
+    python tests/faults/campaign.py --files 10000 --opened 1000 --kills 50 --disks 30
 
 Every figure that should be 0 decides the exit status.
 """
@@ -27,6 +27,9 @@ HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
+from opened import open_damaged  # noqa: E402
+
+from temimagenet import isolated  # noqa: E402
 from temimagenet.errors import ShardError  # noqa: E402
 from temimagenet.recipe import Recipe, load_recipe  # noqa: E402
 from temimagenet.storage import Shard, finish_library, plan_library, render_shard, shard_is_done  # noqa: E402
@@ -60,6 +63,7 @@ zone = "[001]"
 """
 
 _HANGS_S = 300.0
+_APART_HANGS_S = 10.0
 
 
 def small_recipe(folder: Path, samples: int) -> Recipe:
@@ -207,10 +211,11 @@ def fill_disks(folder: Path, disks: int, seed: int = 1) -> Counter[str]:
 
 
 def main() -> int:
-    """All three parts; 1 where something is as it should not be."""
+    """All four parts; 1 where something is as it should not be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=10_000, help="damaged files")
     parser.add_argument("--first", type=int, default=0, help="seed of the first")
+    parser.add_argument("--opened", type=int, default=1_000, help="damaged micrographs in HDF5 and sessions")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--disks", type=int, default=30)
     asked = parser.parse_args()
@@ -219,7 +224,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         begin = time.monotonic()
-        found = judged(small_library(folder), folder / "work", asked.first, asked.first + asked.files)
+        found = (
+            judged(small_library(folder), folder / "work", asked.first, asked.first + asked.files)
+            if asked.files
+            else []
+        )
         outcomes = Counter(line["outcome"] for line in found)
         bad = [line for line in found if line["outcome"] not in ("refused", "equal")]
         sealed = sum(line.get("sealed", False) for line in found)
@@ -231,6 +240,17 @@ def main() -> int:
         )
         for line in bad:
             tell(json.dumps(line))
+        begin = time.monotonic()
+        isolated._LEAST_S = _APART_HANGS_S
+        opened = Counter(open_damaged(folder / "opened", asked.first, asked.first + asked.opened))
+        strange = [told for told in opened if told not in ("read", "refused", "ended", "hung")]
+        tell(
+            f"{asked.opened} damaged micrographs and sessions, {time.monotonic() - begin:.0f} s: {opened['refused']} "
+            f"refused by the reader, {opened['ended']} ended and {opened['hung']} hung the process apart and were "
+            f"refused for it, {opened['read']} read, {len(strange)} other findings"
+        )
+        for line in strange:
+            tell(line)
         kills = kill_writers(folder, asked.kills) if asked.kills else Counter()
         tell(
             f"{kills['kills']} writers killed, {kills['in a file']} in the midst of a file: {kills['corrupt']} corrupt "
@@ -242,7 +262,7 @@ def main() -> int:
             f"corrupt shards, {disks['left over']} files left over, {disks['unclear']} unclear errors; all complete "
             "once there was room"
         )
-    wrong = len(bad) + sum(kills[key] for key in ("corrupt", "lost", "left over"))
+    wrong = len(bad) + len(strange) + sum(kills[key] for key in ("corrupt", "lost", "left over"))
     return int(wrong + sum(disks[key] for key in ("corrupt", "left over", "unclear")) > 0)
 
 
