@@ -320,6 +320,26 @@ def test_what_is_no_session_is_refused(session, image, tmp_path):
         load_session(path)
 
 
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda file: file["columns"].pop("flags"), "columns/flags"),
+        (lambda file: (file["columns"].pop("flags"), file["columns"].create_dataset("flags", data=[0])), "expected"),
+        (lambda file: (file["columns"].pop("width_px"), file["columns"].create_dataset("width_px", data=["x"])), "Object"),
+        (lambda file: file["columns"].attrs.pop("pixel_size_A"), "pixel_size_A"),
+        (lambda file: file.attrs.modify("session", "[]"), "list"),
+        (lambda file: file["maps"].__setitem__("noNoise", h5py.ExternalLink("other.h5", "/")), "another file"),
+        (lambda file: file["maps"].create_dataset("noNoise", (2**40,), "f4", chunks=(64,)), "more than"),
+    ],
+)  # fmt: skip
+def test_a_damaged_session_is_refused(session, tmp_path, damage, told):
+    path = save_session(edit_columns(session, SPOTS), tmp_path / "a")
+    with h5py.File(path, "a") as file:
+        damage(file)
+    with pytest.raises(AppError, match=rf"a\.session\.h5: no session of this app, or damaged .*{told}"):
+        load_session(path)
+
+
 def test_settings_say_what_they_take():
     for wrong in ({"scale": "x5"}, {"method": "magic"}, {"disconnect": "dilation"}, {"iterations": 9},
                   {"level_px": -1}, {"tile_px": 10}):  # fmt: skip
