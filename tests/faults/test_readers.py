@@ -181,8 +181,9 @@ def test_a_damaged_micrograph_is_read_or_refused(micrographs, tmp_path, seed, nu
 
 
 @settings(QUICK, max_examples=16)
+@example(seed=155, number=3)
 @given(seed=st.integers(0, 2**32), number=st.integers(0, 3))
 def test_a_damaged_hdf5_micrograph_or_session_is_read_or_refused(opened_files, tmp_path, monkeypatch, seed, number):
-    """A few: each takes a process. On some HDF5 hangs, which need not take a minute here."""
-    monkeypatch.setattr(isolated, "_LEAST_S", 10.0)
+    """A few: each takes a process. On some, the example, HDF5 2.0 hangs, which need not take a minute here."""
+    monkeypatch.setattr(isolated, "_LEAST_S", 5.0)
     assert opened(damaged(opened_files[number], tmp_path, seed))
