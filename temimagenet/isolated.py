@@ -87,6 +87,9 @@ def read_apart(reader: Reader, file: Path, error: type[Exception], **options: An
         status = _run([sys.executable, "-P", "-c", _START, json.dumps(request, default=str)], answer, file, limit_s)
         if status is None:
             raise error(f"reading {file.name} did not end within {limit_s:.0f} s: the file is damaged, or too large")
+        if status in (1, 2):
+            # Python's own: no crash ends so.
+            raise error(f"the process that should read {file.name} failed before it began (status {status})")
         if status != 0:
             raise error(f"reading {file.name} ended the process that did it ({_ending(status)}): the file is damaged")
         answer.seek(0)
@@ -138,20 +141,30 @@ def serve(request: Mapping[str, Any]) -> None:
     # Ends this process even where nobody waits for it any more, and HDF5 lets no other thread run.
     faulthandler.dump_traceback_later(request["limit_s"] + 5.0, exit=True)
     _limit()
+    arrays: list[NDArray[Any]] = []
     try:
         reader: Reader = getattr(import_module(request["module"]), request["name"])
         value, arrays = reader(Path(request["file"]), **request["options"])
-        answer.write(json.dumps({"value": value, "arrays": len(arrays)}, default=str).encode() + b"\n")
-        for array in arrays:
-            np.save(answer, array, allow_pickle=False)
-        answer.flush()
+        head = {"value": value, "arrays": len(arrays)}
+    except Exception as problem:
+        head = {"error": _told(problem)}
+    try:
+        _hand_over(answer, head, arrays)
     except Exception as problem:
         answer.seek(0)
         answer.truncate()
-        answer.write(json.dumps({"error": _told(problem)}).encode() + b"\n")
-        answer.flush()
+        why = "no room for temporary files: " if isinstance(problem, OSError) else ""
+        _hand_over(answer, {"error": why + _told(problem)}, [])
     # Without the libraries' own endings, which may fail on what they have open.
     os._exit(0)
+
+
+def _hand_over(answer: IO[bytes], head: Mapping[str, Any], arrays: list[NDArray[Any]]) -> None:
+    """Write a line of JSON, and arrays as `numpy.save` does."""
+    answer.write(json.dumps(head, default=str).encode() + b"\n")
+    for array in arrays:
+        np.save(answer, array, allow_pickle=False)
+    answer.flush()
 
 
 def _limit() -> None:

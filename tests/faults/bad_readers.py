@@ -44,6 +44,11 @@ def hangs(file):
     deque(itertools.repeat(0), maxlen=0)
 
 
+def large(file):
+    """A megabyte."""
+    return None, [np.ones(2**17)]
+
+
 def fills(file):
     """Asks for more memory than there is for it."""
     return None, [np.ones(2**31)]

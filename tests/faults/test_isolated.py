@@ -65,6 +65,12 @@ def test_a_crash_is_an_error_that_names_the_file(file):
         read_apart(bad_readers.crashes, file, MicrographError)
 
 
+def test_a_process_that_does_not_begin_is_no_damage(file, monkeypatch):
+    monkeypatch.setattr(isolated, "_START", "import temimagenet.nothing")
+    with pytest.raises(MicrographError, match=r"should read some.emd failed before it began"):
+        read_apart(bad_readers.whole, file, MicrographError)
+
+
 def test_a_hang_is_ended_and_told(file, monkeypatch):
     monkeypatch.setattr(isolated, "_LEAST_S", 1.5)
     with pytest.raises(MicrographError, match=r"reading some.emd did not end within 2 s: the file is damaged"):
@@ -113,6 +119,18 @@ def test_a_process_that_nobody_waits_for_ends_itself(file):
 def test_memory_ends_with_an_error(file):
     with pytest.raises(MicrographError, match="not enough memory"):
         read_apart(bad_readers.fills, file, MicrographError)
+
+
+def test_a_full_disk_is_no_damage(file):
+    resource = pytest.importorskip("resource")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, usual[1]))
+    try:
+        with pytest.raises(MicrographError, match="no room for temporary files"):
+            read_apart(bad_readers.large, file, MicrographError)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert read_apart(bad_readers.large, file, MicrographError)[1][0].sum() == 2**17
 
 
 def test_a_program_with_its_own_interpreter_reads_itself(file, monkeypatch):
