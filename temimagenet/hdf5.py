@@ -94,7 +94,7 @@ def contents(path: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
 
     Raises:
         OSError: no HDF5 file.
-        ValueError: it leads elsewhere, is damaged, or holds more than a gibibyte.
+        ValueError: it leads elsewhere, is damaged, holds other things than numbers, or holds more than a gibibyte.
     """
     check_heaps(path)
     with h5py.File(path, "r") as file:
@@ -111,6 +111,9 @@ def contents(path: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         file.visititems(visited)
         if sum(dataset.nbytes for dataset in datasets.values()) > _MOST_BYTES:
             raise ValueError(f"its {len(datasets)} datasets hold more than such a file does")
+        text = [name for name, dataset in datasets.items() if dataset.dtype.kind not in "fiub"]
+        if text:
+            raise ValueError(f"{text[0]}: no numbers")
         arrays = [read_whole(dataset) for dataset in datasets.values()]
     return {"attributes": attributes, "datasets": list(datasets)}, arrays
 

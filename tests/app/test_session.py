@@ -325,7 +325,7 @@ def test_what_is_no_session_is_refused(session, image, tmp_path):
     [
         (lambda file: file["columns"].pop("flags"), "flags"),
         (lambda file: (file["columns"].pop("flags"), file["columns"].create_dataset("flags", data=[0])), "expected"),
-        (lambda file: (file["maps"].pop("noNoise", 0), file["maps"].create_dataset("noNoise", data=["x"])), "Object"),
+        (lambda file: (file["maps"].pop("noNoise", 0), file["maps"].create_dataset("noNoise", data=["x"])), "no num"),
         (lambda file: file["columns"].attrs.pop("pixel_size_A"), "pixel_size_A"),
         (lambda file: file.attrs.modify("session", "[]"), "list"),
         (lambda file: file["maps"].__setitem__("noNoise", h5py.ExternalLink("other.h5", "/")), "another file"),
