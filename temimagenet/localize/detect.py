@@ -23,6 +23,7 @@ __all__ = [
     "brightest",
     "chance_maxima",
     "detect_columns",
+    "empty_areas",
     "middle_of",
     "spot_width_px",
 ]
@@ -77,6 +78,12 @@ that are not quite Gaussian."""
 
 _SOME_PX = 512
 """Edge of the part of an image that its noise is measured on."""
+
+_SMOOTHED = 0.05
+"""Roughness of noise below which it was smoothed."""
+
+_NEVER = 30.0
+"""Counts expected on a square where none, or all the same, are never seen."""
 
 _FINER = 0.4
 """Width in the spot's of a filter that lets next to nothing of spots through."""
@@ -423,31 +430,40 @@ class Leftovers:
         bins: pixels binned.
         blur: width of the filter in binned pixels.
         spread: how many times that of white noise the noise is, at least 1, by what spots have no part in.
+        misfit: how many times that of white noise what is left over is where spots are, at least 1.
+        smoothed: whether the noise was smoothed.
+        empty: (rows, columns) pixels that hold nothing, if there are such.
     """
 
     response: Array
     bins: int
     blur: float
     spread: float
+    misfit: float
+    smoothed: bool
+    empty: NDArray[np.bool_] | None
 
     @staticmethod
-    def of(residual: NDArray[np.float64], width_px: float) -> Leftovers:
-        """Of a fit's residuals, divided by their standard deviations, with spots of a width."""
+    def of(residual: NDArray[np.float64], width_px: float, empty: NDArray[np.bool_] | None = None) -> Leftovers:
+        """Of a fit's residuals, divided by their standard deviations, with spots of a width; and which pixels hold
+        nothing."""
+        if empty is not None:
+            residual = np.where(empty, 0.0, residual)
         bins = max(1, int(width_px // _FOUND_PX))
         binned = _binned(residual.astype(np.float32), bins) * np.float32(bins)
         blur = FILTER * width_px / bins
         # The squares of the filter's weights have this sum.
         response = _laplacian(binned, blur) * np.float32(blur**3 * np.sqrt(2.0 * np.pi))
-        return Leftovers(
-            response, bins, blur, max(1.0, _row_noise(residual, width_px), _fine_noise(residual, width_px))
-        )
-
-    @property
-    def misfit(self) -> float:
-        """How many times that of white noise what is left over is where spots are, at least 1."""
+        part = middle_of(residual.shape)
+        some, bare = residual[part], None if empty is None else empty[part]
+        spread = max(1.0, _row_noise(some, width_px, bare), _fine_noise(some, width_px, bare))
         # Columns left over are above, so what is below tells.
-        low = float(np.quantile(self.response.ravel()[:: -(-self.response.size // _LEVELS_OF)], 0.16))
-        return max(self.spread, -low)
+        seen = response if empty is None else response[~_binned_mask(empty, bins)]
+        low = float(np.quantile(seen.ravel()[:: max(1, -(-seen.size // _LEVELS_OF))], 0.16)) if seen.size else 0.0
+        misfit = max(spread, -low)
+        # Of smoothed noise nothing is fine, and all that is left over is noise.
+        smoothed = _roughness(some) < _SMOOTHED
+        return Leftovers(response, bins, blur, misfit if smoothed else spread, misfit, smoothed, empty)
 
     def places(
         self, known_px: Float[NDArray[np.float64], "N 2"], apart_px: float
@@ -465,6 +481,10 @@ class Leftovers:
         places, height = np.argwhere(top)[:, ::-1].astype(np.float64), response[top]
         near = KDTree((known_px - (bins - 1) / 2.0) / bins)
         free = near.query(places)[0] > apart_px / bins
+        if self.empty is not None:
+            bare = _binned_mask(self.empty, bins)
+            bare = ndimage.binary_dilation(bare, iterations=max(1, round(2.0 * apart_px / bins)))
+            free &= ~bare[places[:, 1].astype(np.int64), places[:, 0].astype(np.int64)]
         places, height = places[free], height[free]
         rows, columns = (np.arange(0.0, edge, max(1.0, edge / 128.0)) for edge in response.shape)
         grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
@@ -481,24 +501,62 @@ def middle_of(shape: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(max(0, (edge - _SOME_PX) // 2), (edge + _SOME_PX) // 2) for edge in shape)
 
 
-def _row_noise(residual: NDArray[np.float64], width_px: float) -> float:
+def empty_areas(image: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+    """(rows, columns) pixels of areas that hold nothing, such as padding; None where there are none.
+
+    All pixels of a square of seven are equal there, though counts as few as the image's would differ.
+    """
+    size = 7
+    if min(image.shape) <= size:
+        return None
+    flat = ndimage.maximum_filter(image, size) == ndimage.minimum_filter(image, size)
+    flat[[0, -1]] = flat[[1, -2]]
+    if not flat.any():
+        return None
+    areas = ndimage.binary_dilation(flat, np.ones((size, size), dtype=bool))
+    rest = image[~areas]
+    if not rest.size:
+        return None
+    levels = np.unique(rest[:: -(-rest.size // _LEVELS_OF)])
+    step = float(np.diff(levels).min(initial=np.inf))
+    counts = (float(rest.mean()) - float(image[areas].min())) / step
+    return areas if counts * size**2 > _NEVER else None
+
+
+def _binned_mask(mask: NDArray[np.bool_], bins: int) -> NDArray[np.bool_]:
+    """Squares of pixels any of which is in a mask."""
+    return _binned(mask.astype(np.float32), bins) > 0.0
+
+
+def _roughness(residual: NDArray[np.float64]) -> float:
+    """Variance of fourth differences over that of white noise of the same variance, the greater of both directions.
+
+    What a fit does not know yet makes it less by some times; smoothing by a pixel, by thirty.
+    """
+    whole = max(_deviation(residual.astype(np.float32), None), 1e-30)
+    rough = (ndimage.convolve1d(residual.astype(np.float32), _ROUGHNESS, axis=axis, mode="reflect") for axis in (0, 1))
+    return max(_deviation(part, None) / whole for part in rough) ** 2
+
+
+def _row_noise(residual: NDArray[np.float64], width_px: float, empty: NDArray[np.bool_] | None) -> float:
     """Noise of whole rows, such as streaks, as `_response` measures it, over that of white noise."""
     blur = FILTER * width_px
     smooth = ndimage.gaussian_filter1d(residual.astype(np.float32), blur, axis=1)
     rough = ndimage.convolve1d(smooth, _ROUGHNESS, axis=0, mode="reflect")
-    return _deviation(rough) * float(np.sqrt(2.0 * np.sqrt(np.pi) * blur))
+    return _deviation(rough, empty) * float(np.sqrt(2.0 * np.sqrt(np.pi) * blur))
 
 
-def _fine_noise(residual: NDArray[np.float64], width_px: float) -> float:
+def _fine_noise(residual: NDArray[np.float64], width_px: float, empty: NDArray[np.bool_] | None) -> float:
     """Noise in structures half as wide as spots, of which these have next to nothing, over that of white noise."""
     blur = _FINER * width_px
-    return _deviation(_laplacian(residual.astype(np.float32), blur)) * blur**3 * float(np.sqrt(2.0 * np.pi))
+    return _deviation(_laplacian(residual.astype(np.float32), blur), empty) * blur**3 * float(np.sqrt(2.0 * np.pi))
 
 
-def _deviation(values: Array) -> float:
-    """Standard deviation of the bulk of the values, of mean 0."""
-    some = values.ravel()[:: -(-values.size // _LEVELS_OF)]
-    return float(np.median(np.abs(some))) / 0.6745
+def _deviation(values: Array, empty: NDArray[np.bool_] | None) -> float:
+    """Standard deviation of the bulk of the values, of mean 0, where an image holds something."""
+    known = values.ravel() if empty is None else values[~empty]
+    some = known[:: max(1, -(-known.size // _LEVELS_OF))]
+    return float(np.median(np.abs(some))) / 0.6745 if some.size else 0.0
 
 
 def _sampled(response: Array, xy: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -152,6 +152,7 @@ class Problem:
         order: the starts' indices from top to bottom: the order of everything about columns.
         pairs: (P, 2) columns whose windows share pixels, the upper one first.
         alike: for each distance (dx, dy) of two windows, the pairs that are so far apart.
+        empty: (rows, columns) pixels that hold nothing, or None.
         anchor, anchor_precision: (K, 2) and (K,) centre and inverse variance of the prior of each column's position.
     """
 
@@ -159,6 +160,7 @@ class Problem:
         self, values: Array, start: Array, width: float, reach: float = REACH, pool: Executor | None = None
     ) -> None:
         self.values, self.pool = values, pool
+        self.empty: NDArray[np.bool_] | None = None
         rows, cols = values.shape
         points = min(cols, 4 + int(np.ceil((cols - 1) / (_SPACING * width))))
         self.spacing = (cols - 1) / (points - 1)

@@ -30,6 +30,7 @@ from temimagenet.localize.detect import (
     brightest,
     chance_maxima,
     detect_columns,
+    empty_areas,
     middle_of,
     spot_width_px,
 )
@@ -68,6 +69,9 @@ _INDIFFERENT = 0.005
 
 _ROUNDS = 40
 _FIRST_REACH = 2.5
+
+_EMPTY = 0.01
+"""Trust in pixels of areas that hold nothing, such as padding."""
 
 _SOON = 12
 """Rounds after which, if noise is not white, what is nothing is left out: many such keep a fit from settling."""
@@ -108,7 +112,8 @@ _ENOUGH_KNOWN = 4
 """Columns that a search needs: fewer do not tell what a column looks like."""
 
 _MOST_MORE = 5
-"""Times as many columns as were known before that a search may end with."""
+_MANY = 20
+"""Times as many columns as were known before that a search may end with, if these were fewer than so many."""
 
 _FEW = 500
 """Columns up to which it is cheap to look closely, even where residuals look like noise."""
@@ -295,7 +300,8 @@ class _Settled:
         """What is left over of a part of the image."""
         model = self.model.image[part]
         residual = (self.problem.values[part] - model) / np.sqrt(_variance(model, self.noise))
-        return Leftovers.of(residual, self.width)
+        empty = self.problem.empty
+        return Leftovers.of(residual, self.width, None if empty is None else empty[part])
 
 
 def _fit(
@@ -303,13 +309,19 @@ def _fit(
 ) -> ScanFit:
     """The fit, once everything was checked."""
     # Windows that cut the spots' tails off do to begin with, until columns beyond the edge have found their places.
+    empty = empty_areas(values)
+    if search and empty is not None:
+        column, row = np.rint(start).astype(np.int64).T
+        outside = ~empty[row.clip(0, len(values) - 1), column.clip(0, values.shape[1] - 1)]
+        start = start[outside] if outside.any() else start
     problem = Problem(values, start, width, _FIRST_REACH, pool)
+    problem.empty = empty
     state, sigma = _first_state(problem, start, width), np.full(2, 0.25 * width)
     found = _settle(start, problem, state, sigma, width, whole=False, most=_SOON if search else _ROUNDS)
     if search and found.rounds == _SOON:
         if found.leftovers.spread > _NOT_WHITE[0]:
             with suppress(LocalizeError):
-                found = _without_nothings(found, least=2.0)
+                found = _without_nothings(found, least=1.4)
         found = _settle(found.start, found.problem, found.state, found.sigma, found.width, whole=found.whole)
     for _ in range(_SEARCHES):
         replaced = _without_strays(found)
@@ -317,30 +329,31 @@ def _fit(
             break
         found = _settle(found.start, found.problem, replaced, found.sigma, found.width, whole=True)
     if search:
-        with suppress(LocalizeError):
-            found = _searched(found)
+        found = _searched(found)
     return _result(found, pixel_size_A)
 
 
 def _searched(found: _Settled) -> _Settled:
-    """The fit with the columns that it left over, and without those that do not stand above the noise.
-
-    Raises:
-        LocalizeError: the columns cannot be told apart.
-    """
+    """The fit with the columns that it left over, and without those that do not stand above the noise."""
     known, fit = len(found.start), found
     for _ in range(_SEARCHES if known >= _ENOUGH_KNOWN else 0):
         more, height = _hidden(fit)
         if not len(more):
             break
-        before, fit = len(fit.start), _with_more(fit, more, height)
-        if len(fit.start) > _MOST_MORE * known:
+        before = len(fit.start)
+        try:
+            fit = _with_more(fit, more, height)
+        except LocalizeError:
+            break
+        if known < _MANY and len(fit.start) > _MOST_MORE * known:
             # So many are no columns but the texture of a film.
             fit = found
             break
         if len(fit.start) <= before:
             break
-    return _without_nothings(fit, _LEAST if fit.leftovers.spread < _NOT_WHITE[0] else _NOT_WHITE[2])
+    with suppress(LocalizeError):
+        fit = _without_nothings(fit, last=True)
+    return fit
 
 
 def _settle(
@@ -358,7 +371,8 @@ def _settle(
     """
     values = problem.values
     model = problem.look(state)
-    trust = np.ones(values.shape, dtype=np.float32)
+    alive = _alive(problem)
+    trust = alive.copy()
     equations: Equations | None = None
     error: Array | None = None
     crowded = whole
@@ -370,7 +384,7 @@ def _settle(
         if equations is None or change > 0.01:
             noise = _noise(values, model.image, trust)
             if crowded:
-                trust = _trust(values - model.image, model.image, noise, width)
+                trust = alive * _trust(values - model.image, model.image, noise, width)
             weight = trust / _variance(model.image, noise)
         cost = _cost(problem, model, state, weight, sigma)
         step = None
@@ -424,7 +438,7 @@ def _settle(
                 equations, error = None, None
     # Once more from here, for the last weights and the covariance.
     noise = _noise(values, model.image, trust)
-    trust = _trust(values - model.image, model.image, noise, width)
+    trust = alive * _trust(values - model.image, model.image, noise, width)
     weight = trust / _variance(model.image, noise)
     equations, covariance = _final(problem, model, state, weight, sigma)
     step = equations.step(model, state, weight, sigma)
@@ -506,11 +520,11 @@ def _heights(found: _Settled, places: Array) -> tuple[Array, Array, float]:
     new = np.argsort(problem.order)[len(found.start) :][: len(places)]
     problem.anchor_precision[new] = (_HELD * found.width) ** -2
     model = problem.look(state)
-    weight = 1.0 / _variance(model.image, found.noise)
+    weight = _alive(problem) / _variance(model.image, found.noise)
     equations, covariance = _final(problem, model, state, weight, found.sigma)
     step = equations.step(model, state, weight, found.sigma)
     image = problem.look(_moved(problem, state, step), slopes=False).image
-    left = Leftovers.of((problem.values - image) * np.sqrt(weight), found.width)
+    left = Leftovers.of((problem.values - image) * np.sqrt(weight), found.width, problem.empty)
     return step.columns[new, 2], np.sqrt(covariance.columns[new, 2, 2]), left.spread
 
 
@@ -529,17 +543,28 @@ def _with_more(found: _Settled, more: Array, height: Array) -> _Settled:
     return _without_nothings(replace(new, start=start), first=count)
 
 
-def _without_nothings(found: _Settled, least: float = _LEAST, first: int = 0) -> _Settled:
-    """The fit without columns, from some place on, whose height is less than so many standard errors."""
+def _without_nothings(found: _Settled, least: float = _LEAST, first: int = 0, *, last: bool = False) -> _Settled:
+    """The fit without columns, from some place on, whose height is less than so many standard errors.
+
+    Where noise is not white, it is more of them, and at the last errors by all that is left over.
+
+    Raises:
+        LocalizeError: the columns cannot be told apart.
+    """
     while True:
-        back = found.back
+        back, left = found.back, found.leftovers
         height, variance = found.state.height[back], found.covariance.columns[back, 2, 2]
-        significance = height / (found.leftovers.spread * np.sqrt(np.maximum(variance, 1e-300)))
-        faint = first + np.flatnonzero(significance[first:] < least)
-        # Where two are too many, one may be right.
+        white = left.spread < _NOT_WHITE[0]
+        wanted = least * (1.0 if white else _NOT_WHITE[2] / _LEAST)
+        spread = left.misfit if last and not white else left.spread
+        significance = height / (spread * np.sqrt(np.maximum(variance, 1e-300)))
+        faint = first + np.flatnonzero(significance[first:] < wanted)
+        # Where two are too many, one may be right; of smoothed noise most are.
         faint = faint[np.argsort(significance[faint])]
+        if not left.smoothed:
+            faint = faint[_first_of(found.state.xy[back][faint], _BESIDE * found.width)]
         kept = np.ones(len(back), dtype=bool)
-        kept[faint[_first_of(found.state.xy[back][faint], _BESIDE * found.width)]] = False
+        kept[faint] = False
         if kept.all() or not kept.any():
             return found
         problem, state = _changed(found, kept, np.zeros((0, 2)), np.zeros(0))
@@ -560,6 +585,7 @@ def _changed(found: _Settled, kept: NDArray[np.bool_], more: Array, height: Arra
 
     xy = joined(state.xy, more)
     problem = Problem(old.values, xy, found.width, REACH, old.pool)
+    problem.empty = old.empty
     problem.anchor = joined(old.anchor, more)[problem.order]
     free = np.full(len(more), (ANCHOR * found.width) ** -2)
     problem.anchor_precision = joined(old.anchor_precision, free)[problem.order]
@@ -575,6 +601,13 @@ def _final(problem: Problem, model: Model, state: State, weight: Array, sigma: A
         except NotDefinite:
             continue
     raise LocalizeError("the columns cannot be told apart: several starts lie on one another")
+
+
+def _alive(problem: Problem) -> Single:
+    """How far pixels are believed before anything is known: next to nothing where they hold nothing."""
+    return np.where(False if problem.empty is None else problem.empty, np.float32(_EMPTY), np.float32(1.0)) * np.ones(
+        problem.values.shape, dtype=np.float32
+    )
 
 
 def _first_state(problem: Problem, start: Array, width: float) -> State:
@@ -626,6 +659,7 @@ def _rebuilt(problem: Problem, state: State, width: float, reach: float, more: A
     xy = np.concatenate([state.xy, more])
     height = np.concatenate([state.height, np.full(len(more), np.median(state.height))])
     new = Problem(problem.values, xy, width, reach, problem.pool)
+    new.empty = problem.empty
     moved = replace(state, xy=xy[new.order], height=height[new.order])
     precision = np.full(len(more), (_ANCHOR_BEYOND * width) ** -2)
     new.anchor_precision = np.concatenate([problem.anchor_precision, precision])[new.order]

@@ -360,3 +360,38 @@ def test_rows_that_settle_on_the_wrong_side_of_their_columns_are_found():
     variance = fit.noise[0] + fit.noise[1] * fit.model
     misfit = ((truth.image - fit.model) ** 2 / variance).mean(axis=1)
     assert misfit.max() < 1.0 + 6.0 * np.sqrt(2.0 / truth.image.shape[1])
+
+
+@pytest.mark.parametrize("shape", ["columns", "rows", "corners"])
+def test_padding_holds_no_columns_and_moves_none(shape):
+    """Zeros beside an image, as of an aborted scan or a turned frame."""
+    rng = np.random.default_rng(2)
+    xy = _lattice(200)
+    image, _ = _image(xy, 200, rng)
+    y, x = np.mgrid[:200, :200]
+    empty = {"columns": x >= 150, "rows": y >= 150, "corners": abs(x - 99.5) + abs(y - 99.5) > 120.0}[shape]
+    found = ScanAware()(np.where(empty, 0.0, image), 0.1)
+    away, nearest = KDTree(xy).query(found.xy_px)
+    assert (away[found.sound] < 3.0).all()
+    clear = ndimage.distance_transform_edt(~empty)[tuple(np.rint(xy).astype(int).T[::-1])] > 2.0 * WIDTH
+    assert np.isin(np.flatnonzero(clear), nearest).all()
+    error = (found.xy_px - xy[nearest]) / found.sigma_px
+    assert 0.8 < error[found.sound].std() < 1.2
+
+
+def test_smoothed_noise_alone_is_left_out_almost_whole():
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(128, 128)), 1.5)
+    assert len(detect_columns(noise, 0.2)) > 100
+    assert len(ScanAware()(noise, 0.2)) <= 8
+
+
+def test_a_few_columns_lead_to_all():
+    rng = np.random.default_rng(3)
+    xy = _lattice(200)
+    image, _ = _image(xy, 200, rng)
+    few = rng.permutation(len(xy))[:24]
+    assert len(xy) > 5 * len(few) / 2
+    found = fit_scan_aware(image, 0.1, xy[few], WIDTH, search=True).columns
+    away, nearest = KDTree(xy).query(found.xy_px)
+    assert len(np.unique(nearest)) == len(xy)
+    assert away.max() < 3.0
