@@ -130,6 +130,9 @@ _EACH = 2.0
 _BESIDE = 4.0
 """Widths within which of columns that do not stand above the noise the faintest is left out first."""
 
+_CLEAR = 3.2
+"""Times what is wanted of a column that half of them reach in an image of columns, where noise is not white."""
+
 _FAINTEST = 0.03
 """Added columns need this share of the height of brighter ones beside them: spots are fitted no better."""
 
@@ -559,9 +562,9 @@ def _without_nothings(found: _Settled, least: float = _LEAST, first: int = 0, *,
         spread = left.misfit if last and not white else left.spread
         significance = height / (spread * np.sqrt(np.maximum(variance, 1e-300)))
         faint = first + np.flatnonzero(significance[first:] < wanted)
-        # Where two are too many, one may be right; of smoothed noise most are.
+        # Where two are too many, one may be right, unless all are much alike.
         faint = faint[np.argsort(significance[faint])]
-        if not left.smoothed:
+        if white or np.median(significance) > _CLEAR * wanted:
             faint = faint[_first_of(found.state.xy[back][faint], _BESIDE * found.width)]
         kept = np.ones(len(back), dtype=bool)
         kept[faint] = False
