@@ -227,7 +227,8 @@ def fit_scan_aware(
         start_px: positions (x, y) to start from.
         width_px: rough standard deviation of a column's spot in pixels.
         search: whether to leave out columns that do not stand above the noise, and to look for others in what the fit
-            leaves over, and fit these, too.
+            leaves over, and fit these, too. Four starts are needed for that; from fewer than 20, five times as many
+            columns are believed at most, and none of them otherwise.
 
     Returns:
         The fit; its columns are in the order of the starts unless a search changed them. Of starts within half a
