@@ -76,7 +76,7 @@ _HIDDEN = 2.2
 """Columns that others hide are looked for from so many widths away from them: nearer lies what spots leave of others
 that are not quite Gaussian."""
 
-_SOME_PX = 512
+_SOME_PX = 384
 """Edge of the part of an image that its noise is measured on."""
 
 _SMOOTHED = 0.05
@@ -507,13 +507,22 @@ def empty_areas(image: NDArray[np.float64]) -> NDArray[np.bool_] | None:
     All pixels of a square of seven are equal there, though counts as few as the image's would differ.
     """
     size = 7
-    if min(image.shape) <= size:
+    rows, columns = (edge - size + 1 for edge in image.shape)
+    if min(rows, columns) < 2:
         return None
-    flat = ndimage.maximum_filter(image, size) == ndimage.minimum_filter(image, size)
-    flat[[0, -1]] = flat[[1, -2]]
+    beside, below = image[:, 1:] == image[:, :-1], image[1:] == image[:-1]
+    # Runs of equal pixels in a row, then runs of such rows.
+    run = np.logical_and.reduce([beside[:, k : k + columns] for k in range(size - 1)])
+    if not run.any():
+        return None
+    flat = np.logical_and.reduce([run[k : k + rows] for k in range(size)])
+    flat &= np.logical_and.reduce([below[k : k + rows, :columns] for k in range(size - 1)])
     if not flat.any():
         return None
-    areas = ndimage.binary_dilation(flat, np.ones((size, size), dtype=bool))
+    areas = np.zeros(image.shape, dtype=np.bool_)
+    for y in range(size):
+        for x in range(size):
+            areas[y : y + rows, x : x + columns] |= flat
     rest = image[~areas]
     if not rest.size:
         return None

@@ -376,7 +376,7 @@ def _settle(
     values = problem.values
     model = problem.look(state)
     alive = _alive(problem)
-    trust = alive.copy()
+    trust = alive * np.ones(values.shape, dtype=np.float32)
     equations: Equations | None = None
     error: Array | None = None
     crowded = whole
@@ -388,7 +388,8 @@ def _settle(
         if equations is None or change > 0.01:
             noise = _noise(values, model.image, trust)
             if crowded:
-                trust = alive * _trust(values - model.image, model.image, noise, width)
+                trust = _trust(values - model.image, model.image, noise, width)
+                trust *= alive
             weight = trust / _variance(model.image, noise)
         cost = _cost(problem, model, state, weight, sigma)
         step = None
@@ -442,7 +443,8 @@ def _settle(
                 equations, error = None, None
     # Once more from here, for the last weights and the covariance.
     noise = _noise(values, model.image, trust)
-    trust = alive * _trust(values - model.image, model.image, noise, width)
+    trust = _trust(values - model.image, model.image, noise, width)
+    trust *= alive
     weight = trust / _variance(model.image, noise)
     equations, covariance = _final(problem, model, state, weight, sigma)
     step = equations.step(model, state, weight, sigma)
@@ -608,10 +610,10 @@ def _final(problem: Problem, model: Model, state: State, weight: Array, sigma: A
 
 
 def _alive(problem: Problem) -> Single:
-    """How far pixels are believed before anything is known: next to nothing where they hold nothing."""
-    return np.where(False if problem.empty is None else problem.empty, np.float32(_EMPTY), np.float32(1.0)) * np.ones(
-        problem.values.shape, dtype=np.float32
-    )
+    """How far pixels are believed before anything is known: little where they hold nothing; one number for all."""
+    if problem.empty is None:
+        return np.ones(1, dtype=np.float32)
+    return np.where(problem.empty, np.float32(_EMPTY), np.float32(1.0))
 
 
 def _first_state(problem: Problem, start: Array, width: float) -> State:
