@@ -9,16 +9,21 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
 from builder.validation import denoising, detection, intensity, micrographs, speed
 from builder.validation.detection import ASKED_RECALL, Finder, Tally, Verdict, by_localizer, by_network, judge
 from builder.validation.images import Truth, limits_of, resolvable, truth_of, unseen_specs, with_noise
+from builder.validation.micrographs import Micrograph
 from builder.validation.pictures import micrograph_pictures, sample_pictures
 from builder.validation.report import Claim, Part, Picture, Table, read_part, write_part
 from temimagenet import __version__
 from temimagenet.errors import ModelError, PrecisionError
 from temimagenet.imaging.optics import CONDITIONS
 from temimagenet.labels import MAPS
-from temimagenet.localize import NetworkColumns
+from temimagenet.localize import FoundColumns, NetworkColumns
 from temimagenet.micrographs.methods import Automatic
 from temimagenet.models import FINE_MAPS, PLAIN_MAPS, Model, load_model
 from temimagenet.recipe import Recipe, SampleSpec, load_recipe
@@ -149,13 +154,9 @@ def _located(bench: Bench) -> Part:
     measured: list[micrographs.Evenness] = []
     for micrograph in micrographs.MICROGRAPHS:
         image = micrographs.read_micrograph(_DATA / micrograph.file)
-        found, fitted = localizer(image, micrograph.pixel_size_A), micrographs.fitted(image, micrograph.pixel_size_A)
-        both = [
-            micrographs.evenness(columns, micrograph, method)
-            for method, columns in (("network, then scan-aware fit", found), ("Gaussian fit, least squares", fitted))
-        ]
-        claims += micrographs.annotation_claims(found.xy_px, micrograph, _DATA)
-        claims += tuple(micrographs.evenness_claims(*both))
+        found = localizer(image, micrograph.pixel_size_A)
+        told, both = _beside_fits(found, "network, then scan-aware fit", image, micrograph)
+        claims += told
         measured += both
     how = (
         "The same images, those without columns and the micrographs below, by the default of temimagenet locate: the "
@@ -247,6 +248,19 @@ def _multislice(bench: Bench) -> Part:
     return bench.part("multislice", "Aberrated multislice image", how, claims, (), pictures)
 
 
+def _beside_fits(
+    found: FoundColumns, method: str, image: Float[NDArray[np.float64], "rows columns"], micrograph: Micrograph
+) -> tuple[tuple[Claim, ...], list[micrographs.Evenness]]:
+    """What a method found in a micrograph against the marks, and how evenly, beside Gaussian fits."""
+    fitted = micrographs.fitted(image, micrograph.pixel_size_A)
+    both = [
+        micrographs.evenness(columns, micrograph, name)
+        for name, columns in ((method, found), ("Gaussian fit, least squares", fitted))
+    ]
+    marked = micrographs.annotation_claims(found.xy_px, micrograph, _DATA)
+    return (*marked, *micrographs.evenness_claims(*both)), both
+
+
 def _micrographs(bench: Bench) -> Part:
     """Experimental images."""
     measured: list[micrographs.Evenness] = []
@@ -255,13 +269,9 @@ def _micrographs(bench: Bench) -> Part:
     localizer = NetworkColumns(bench.name)
     for micrograph in micrographs.MICROGRAPHS:
         image = micrographs.read_micrograph(_DATA / micrograph.file)
-        network, fitted = localizer(image, micrograph.pixel_size_A), micrographs.fitted(image, micrograph.pixel_size_A)
-        both = [
-            micrographs.evenness(found, micrograph, method)
-            for method, found in (("network", network), ("Gaussian fit, least squares", fitted))
-        ]
-        claims += micrographs.annotation_claims(network.xy_px, micrograph, _DATA)
-        claims += micrographs.evenness_claims(*both)
+        found = localizer(image, micrograph.pixel_size_A)
+        told, both = _beside_fits(found, "network", image, micrograph)
+        claims += told
         measured += both
         stem = Path(micrograph.file).stem.replace(".", "_")
         pictures += micrograph_pictures(

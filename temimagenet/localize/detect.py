@@ -462,7 +462,7 @@ class Leftovers:
         low = float(np.quantile(seen.ravel()[:: max(1, -(-seen.size // _LEVELS_OF))], 0.16)) if seen.size else 0.0
         misfit = max(spread, -low)
         # Of smoothed noise nothing is fine, and all that is left over is noise.
-        smoothed = _roughness(some) < _SMOOTHED
+        smoothed = _roughness(some, bare) < _SMOOTHED
         return Leftovers(response, bins, blur, misfit if smoothed else spread, misfit, smoothed, empty)
 
     def places(
@@ -537,14 +537,14 @@ def _binned_mask(mask: NDArray[np.bool_], bins: int) -> NDArray[np.bool_]:
     return _binned(mask.astype(np.float32), bins) > 0.0
 
 
-def _roughness(residual: NDArray[np.float64]) -> float:
+def _roughness(residual: NDArray[np.float64], empty: NDArray[np.bool_] | None) -> float:
     """Variance of fourth differences over that of white noise of the same variance, the greater of both directions.
 
     What a fit does not know yet makes it less by some times; smoothing by a pixel, by thirty.
     """
-    whole = max(_deviation(residual.astype(np.float32), None), 1e-30)
+    whole = max(_deviation(residual.astype(np.float32), empty), 1e-30)
     rough = (ndimage.convolve1d(residual.astype(np.float32), _ROUGHNESS, axis=axis, mode="reflect") for axis in (0, 1))
-    return max(_deviation(part, None) / whole for part in rough) ** 2
+    return max(_deviation(part, empty) / whole for part in rough) ** 2
 
 
 def _row_noise(residual: NDArray[np.float64], width_px: float, empty: NDArray[np.bool_] | None) -> float:
