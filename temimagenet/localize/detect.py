@@ -465,6 +465,10 @@ class Leftovers:
         smoothed = _roughness(some, bare) < _SMOOTHED
         return Leftovers(response, bins, blur, misfit if smoothed else spread, misfit, smoothed, empty)
 
+    def at(self, xy_px: Float[NDArray[np.float64], "N 2"]) -> Float[NDArray[np.float64], "N"]:
+        """What is behind the filter at places, in the standard deviations of the noise."""
+        return _sampled(self.response, (xy_px - (self.bins - 1) / 2.0) / self.bins) / self.spread
+
     def places(
         self, known_px: Float[NDArray[np.float64], "N 2"], apart_px: float
     ) -> tuple[Float[NDArray[np.float64], "M 2"], bool]:

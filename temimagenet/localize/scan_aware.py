@@ -57,6 +57,7 @@ from temimagenet.localize.protocol import (
     owners,
     repeated,
 )
+from temimagenet.localize.repeats import Repeats
 from temimagenet.progress import report
 
 __all__ = ["ScanAware", "ScanFit", "fit_scan_aware"]
@@ -145,6 +146,19 @@ _FALSE_SHARE = 0.05
 
 _LEAST = 3.5
 """Standard errors that the height of an added column must have in the end."""
+
+_PLAUSIBLE = 1.5
+"""Standard errors of height from which a place may be one that the crystal repeats."""
+
+_REPEATED = 4.0
+"""Standard errors of the mean of what is left at its equivalents from which it is."""
+
+_HALF, _SEEN = 0.5, 2.5
+"""Share of the height of its equivalents, and standard errors, that a column there must have."""
+
+_STEPS = (0.5, 0.3, 0.15)
+_SQUARE = np.array([[x, y] for x in (-1.0, 0.0, 1.0) for y in (-1.0, 0.0, 1.0)])
+"""Widths by which places are moved to where all their equivalents together show most."""
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -495,20 +509,82 @@ def _hidden(found: _Settled) -> tuple[Array, Array]:
     if not surplus and len(state.xy) > _FEW:
         places = places[:0]
     significance = np.full(len(places), np.inf)
-    for least in (0.0, 2.0):
+    for least in (0.0, _PLAUSIBLE):
         places = places[significance > least]
         if not len(places):
             return places, np.zeros(0)
         height, deviation, spread = _heights(found, places)
         significance = height / (spread * deviation)
-    sure = np.argsort(-significance)
-    chance = chance_maxima(significance[sure], found.model.image.size, FILTER * width)
-    number = int(np.flatnonzero(chance <= _FALSE_SHARE * np.arange(1, len(sure) + 1)).max(initial=-1)) + 1
-    chosen = sure[:number]
-    least = _FAINTEST if spread < _NOT_WHITE[0] else _NOT_WHITE[1]
-    chosen = chosen[height[chosen] > least * brightest(KDTree(state.xy), state.height, places[chosen], 6.0 * width)]
-    chosen = chosen[_first_of(places[chosen], _EACH * width)]
-    return places[chosen], height[chosen]
+    order = np.argsort(-significance)
+    places, height = places[order], height[order]
+    chance = chance_maxima(significance[order], found.model.image.size, FILTER * width)
+    number = int(np.flatnonzero(chance <= _FALSE_SHARE * np.arange(1, len(places) + 1)).max(initial=-1)) + 1
+    white = spread < _NOT_WHITE[0]
+    high = _high(found, places, height, _FAINTEST if white else _NOT_WHITE[1])
+    sure, as_high = places[:number][high[:number]], height[:number][high[:number]]
+    apart = _first_of(sure, _EACH * width)
+    sure, as_high = sure[apart], as_high[apart]
+    if white:
+        more, more_high = _repeated(found, places, height, sure)
+        sure, as_high = np.concatenate([sure, more]), np.concatenate([as_high, more_high])
+    return sure, as_high
+
+
+def _repeats(found: _Settled) -> Repeats:
+    """What the columns of a fit show of the crystal's translations."""
+    back = found.back
+    return Repeats.of(found.state.xy[back], found.state.height[back], found.width, found.model.image.shape)
+
+
+def _high(found: _Settled, places: Array, height: Array, least: float) -> NDArray[np.bool_]:
+    """Which heights are more than a share of that of the brighter columns beside them."""
+    beside = brightest(KDTree(found.state.xy), found.state.height, places, 6.0 * found.width)
+    high: NDArray[np.bool_] = height > least * beside
+    return high
+
+
+def _repeated(found: _Settled, places: Array, height: Array, sure: Array) -> tuple[Array, Array]:
+    """Places (N, 2) and heights of columns that are not sure by themselves, but that the crystal repeats.
+
+    Maxima of noise, in rows that went astray, are off: they are moved to where what is left at all their equivalents
+    is most. There a column is believed that is more than half as high as these, which is as likely to miss one as to
+    believe in one that is not there.
+
+    Args:
+        found: the fit.
+        places: (M, 2) places that may be columns, the most significant first.
+        height: (M,) heights of spots there.
+        sure: (K, 2) places that are.
+    """
+    left, width, repeats = found.leftovers, found.width, _repeats(found)
+    # Height of a spot for what it leaves behind the filter.
+    unit = float(np.median(height / np.maximum(left.at(places), 1.0)))
+
+    def heights(xy: Array) -> Array:
+        return unit * left.at(xy)
+
+    moved, expected = places.copy(), np.full(len(places), np.nan)
+    for step in _STEPS:
+        centre, best = moved.copy(), np.full(len(places), -np.inf)
+        for offset in step * width * _SQUARE:
+            there = centre + offset
+            mean, told = repeats.at_equivalents(there, height, heights)
+            both = np.nan_to_num(mean) * told + heights(there)
+            better = both > best
+            best[better], moved[better] = both[better], there[better]
+            clear = mean * np.sqrt(told) > _REPEATED * unit
+            expected[better] = np.where(clear, mean, np.nan)[better]
+    clear = np.isfinite(expected)
+    moved, expected = moved[clear], expected[clear]
+    apart = _first_of(np.concatenate([sure, moved]), _EACH * width)[len(sure) :]
+    moved, expected = moved[apart], expected[apart]
+    if not len(moved):
+        return moved, expected
+    height, deviation, spread = _heights(found, np.concatenate([sure, moved]))
+    height, deviation = height[len(sure) :], deviation[len(sure) :]
+    seen = (height > _HALF * expected) & (height > _SEEN * spread * deviation)
+    seen &= _high(found, moved, height, _FAINTEST)
+    return moved[seen], height[seen]
 
 
 def _first_of(places: Array, reach: float) -> NDArray[np.bool_]:
@@ -552,7 +628,8 @@ def _with_more(found: _Settled, more: Array, height: Array) -> _Settled:
 def _without_nothings(found: _Settled, least: float = _LEAST, first: int = 0, *, last: bool = False) -> _Settled:
     """The fit without columns, from some place on, whose height is less than so many standard errors.
 
-    Where noise is not white, it is more of them, and at the last errors by all that is left over.
+    Those that the crystal repeats need fewer. Where noise is not white, all need more, and at the last errors are by
+    all that is left over.
 
     Raises:
         LocalizeError: the columns cannot be told apart.
@@ -565,6 +642,9 @@ def _without_nothings(found: _Settled, least: float = _LEAST, first: int = 0, *,
         spread = left.misfit if last and not white else left.spread
         significance = height / (spread * np.sqrt(np.maximum(variance, 1e-300)))
         faint = first + np.flatnonzero(significance[first:] < wanted)
+        if white and len(faint):
+            expected = _repeats(found).expected()[faint]
+            faint = faint[~((height[faint] > _HALF * expected) & (significance[faint] > _SEEN))]
         # Where two are too many, one may be right, unless all are much alike.
         faint = faint[np.argsort(significance[faint])]
         if white or np.median(significance) > _CLEAR * wanted:

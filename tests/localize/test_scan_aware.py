@@ -320,6 +320,22 @@ def test_light_columns_beside_heavy_ones_are_found_in_what_the_fit_leaves_over()
     assert (found.flags[extra] & Flag.CUT).all()
 
 
+def test_what_the_crystal_repeats_is_found_where_it_is_and_not_where_it_is_missing():
+    """Light columns of five standard errors: by themselves half of them would pass for noise."""
+    rng = np.random.default_rng(11)
+    heavy = _lattice(256, step=(30.0, 30.0))
+    light = _lattice(256, step=(30.0, 30.0)) + [15.0, 3.5]
+    light = light[(light < 246).all(axis=1) & (KDTree(heavy).query(light)[0] > 10.0)]
+    there = rng.random(len(light)) > 0.15
+    xy = np.concatenate([heavy, light[there]])
+    image, _ = _image(xy, 256, rng, height=np.repeat([40.0, 2.6], [len(heavy), there.sum()]))
+    found = fit_scan_aware(image, 0.1, heavy, WIDTH, search=True).columns
+    near = KDTree(found.xy_px).query(light)[0] < WIDTH
+    assert near[there].mean() > 0.9
+    assert near[~there].mean() < 0.2
+    assert len(found) - len(heavy) - near.sum() <= 2
+
+
 def test_what_was_started_from_nothing_is_left_out_by_a_search():
     rng = np.random.default_rng(5)
     xy = _lattice(160)

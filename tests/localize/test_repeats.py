@@ -1,0 +1,66 @@
+"""Translations of a crystal, found from columns that are known, tell of those that are not."""
+
+import numpy as np
+import pytest
+from scipy.spatial import KDTree
+
+from temimagenet.localize.repeats import Repeats
+
+WIDTH, SIZE = 3.0, 300
+A = 29.4
+RUTILE = 0.305
+"""Internal coordinate of oxygen (Baur & Khan, Acta Cryst. B27 (1971) 2133)."""
+LIGHT = np.array([[RUTILE, RUTILE], [-RUTILE, -RUTILE], [0.5 + RUTILE, 0.5 - RUTILE], [0.5 - RUTILE, 0.5 + RUTILE]])
+
+
+def _rutile(strain=0.0, turn=20.0):
+    """Titanium and oxygen of rutile [001] in an image, sheared more and more along it."""
+    cells = np.stack(np.meshgrid(np.arange(-20, 20), np.arange(-20, 20)), axis=-1).reshape(-1, 1, 2)
+    angle = np.deg2rad(turn)
+    matrix = A * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    placed = []
+    for basis in (np.array([[0.0, 0.0], [0.5, 0.5]]), LIGHT):
+        xy = (cells + basis).reshape(-1, 2) @ matrix + SIZE / 2
+        xy = xy + strain * np.stack([(xy[:, 1] - SIZE / 2) ** 2 / SIZE, 0.0 * xy[:, 0]], axis=1)
+        placed.append(xy[((xy > 5.0) & (xy < SIZE - 6.0)).all(axis=1)])
+    return placed
+
+
+@pytest.mark.parametrize("strain", [0.0, 0.1])
+def test_where_equivalents_are_is_told_wherever_the_crystal_is_strained(strain):
+    heavy, light = _rutile(strain)
+    rng = np.random.default_rng(1)
+    known = rng.random(len(light)) < 0.4
+    xy = np.concatenate([heavy, light[known]]) + rng.normal(scale=0.2, size=(len(heavy) + known.sum(), 2))
+    repeats = Repeats.of(xy, np.repeat([10.0, 1.0], [len(heavy), known.sum()]), WIDTH, (SIZE, SIZE))
+    missing, tree = light[~known], KDTree(light[~known])
+
+    def left(places):
+        return np.exp(-0.5 * (tree.query(places)[0] / WIDTH) ** 2)
+
+    mean, told = repeats.at_equivalents(missing, np.ones(len(missing)), left)
+    middle = ((missing > 60.0) & (missing < SIZE - 61.0)).all(axis=1)
+    assert middle.sum() > 40
+    assert (told[middle] >= 5).all()
+    np.testing.assert_allclose(mean[middle], 1.0, atol=0.15)
+    # The centring of titanium takes oxygen to where none is.
+    nowhere = missing[middle] + 0.5 * (repeats.vectors_px[0] + repeats.vectors_px[2])
+    mean, _ = repeats.at_equivalents(nowhere, np.ones(len(nowhere)), left)
+    assert np.nanmax(mean) < 0.6
+
+
+def test_a_column_is_expected_to_be_as_high_as_its_equivalents():
+    heavy, light = _rutile()
+    height = np.repeat([10.0, 2.0], [len(heavy), len(light)])
+    expected = Repeats.of(np.concatenate([heavy, light]), height, WIDTH, (SIZE, SIZE)).expected()
+    np.testing.assert_allclose(expected, height)
+
+
+def test_disorder_has_no_translations():
+    rng = np.random.default_rng(2)
+    xy = rng.uniform(5.0, SIZE - 6.0, size=(900, 2))
+    xy = xy[[number for number, near in enumerate(KDTree(xy).query_ball_point(xy, 7.0)) if min(near) == number]]
+    repeats = Repeats.of(xy, np.ones(len(xy)), WIDTH, (SIZE, SIZE))
+    assert len(repeats.vectors_px) == 0
+    assert np.isnan(repeats.expected()).all()
+    assert np.isnan(repeats.at_equivalents(xy, np.ones(len(xy)), lambda places: np.ones(len(places)))[0]).all()
