@@ -1,8 +1,9 @@
-"""CITATION.cff as the site's pages and metadata need it: authors, the paper and its BibTeX."""
+"""CITATION.cff as the site's pages and metadata need it: authors, the paper and its BibTeX, the version and its date."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class Citation:
         start: first page, or the article's number.
         year: of publication.
         doi: of the paper.
+        version: of the software.
+        released: date of that version.
     """
 
     makers: tuple[str, ...]
@@ -38,6 +41,8 @@ class Citation:
     start: str
     year: int
     doi: str
+    version: str
+    released: date
 
     @property
     def bibtex(self) -> str:
@@ -74,6 +79,9 @@ def read_citation(path: Path) -> Citation:
             start=str(paper["start"]),
             year=int(paper["year"]),
             doi=paper["doi"],
+            version=str(data["version"]),
+            # YAML makes a date of it, unless it is quoted.
+            released=date.fromisoformat(str(data["date-released"])),
         )
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise PortalError(f"{path}: no citation can be read from it ({error!r}); expected CITATION.cff 1.2") from error

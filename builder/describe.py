@@ -260,9 +260,15 @@ def _dataset(manifest: dict[str, Any], citation: Citation, addresses: Addresses)
         "url": addresses.page("index.html"),
         "license": _LICENCES.get(licence, licence),
         "version": manifest["version"],
+        **_published(manifest, citation),
         "keywords": list(_KEYWORDS),
         "creator": [{"@type": "Organization", "name": name} for name in citation.makers],
     }
+
+
+def _published(manifest: dict[str, Any], citation: Citation) -> dict[str, str]:
+    """The date of the version that made the library: the same in every build. Of another version it is not known."""
+    return {"datePublished": citation.released.isoformat()} if manifest["version"] == citation.version else {}
 
 
 def _article(citation: Citation) -> dict[str, Any]:

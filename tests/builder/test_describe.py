@@ -18,7 +18,7 @@ from builder.describe import Addresses, croissant, json_ld
 from builder.fields import ARRAYS, FIELDS, unit_of
 from builder.portal import build_portal
 from builder.sitemap import sitemaps
-from temimagenet import LABELS, TEMImageNet
+from temimagenet import LABELS, TEMImageNet, __version__
 from temimagenet.errors import PortalError
 from temimagenet.storage import read_catalogue
 from temimagenet.storage.library import read_manifest
@@ -80,6 +80,7 @@ def test_markup_in_a_name_cannot_leave_the_script(facts):
 def test_mlcroissant_reads_every_record_and_checks_its_file(site, library):
     data = mlcroissant.Dataset(site / "croissant.json")
     assert not data.metadata.issues.errors
+    assert not data.metadata.issues.warnings
     records = list(data.records("samples"))
     catalogue = read_catalogue(library)
     assert [record["samples/id"].decode() for record in records] == list(catalogue["id"])
@@ -189,9 +190,22 @@ def test_the_citation_is_that_of_the_file_everywhere(site, library):
         assert 'href="CITATION.cff"' in page.read_text(), page.name
 
 
+def test_the_library_is_dated_by_its_version(site, facts):
+    manifest, catalogue = facts
+    assert CITATION.version == manifest["version"] == __version__
+    assert linked_data(site / "index.html")["datePublished"] == CITATION.released.isoformat()
+    older = json.loads(json_ld(manifest | {"version": "0.0.1"}, catalogue, CITATION, Addresses("", "data/")))
+    assert "datePublished" not in older
+    newest = re.search(r"^## (\S+) \((.*)\)$", (CHECKOUT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest[1] == CITATION.version
+    assert newest[2] in ("unreleased", CITATION.released.isoformat())
+
+
 def test_a_damaged_citation_is_named(tmp_path):
     path = tmp_path / "CITATION.cff"
-    for text in ("cff-version: 1.2.0\n", "[", "authors: []\npreferred-citation: 3\n"):
+    whole = (CHECKOUT / "CITATION.cff").read_text()
+    odd = whole.replace("date-released: 20", "date-released: the year 20")
+    for text in ("cff-version: 1.2.0\n", "[", "authors: []\npreferred-citation: 3\n", odd):
         path.write_text(text)
         with pytest.raises(PortalError, match=r"CITATION\.cff"):
             read_citation(path)
