@@ -261,9 +261,12 @@ def serve(
     folder: Annotated[Path, typer.Argument(help="Folder to serve.")] = Path("build/portal"),
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; another is found if it is taken.")] = 8000,
+    allow_origin: Annotated[
+        str | None, typer.Option(help="Origin of pages that may read the files from another server, or *.")
+    ] = None,
 ) -> None:
-    """Serve a website on this machine, with byte ranges."""
-    serve_folder(folder, host, port)
+    """Serve a website, or a library for one that is served elsewhere, on this machine, with byte ranges."""
+    serve_folder(folder, host, port, allow_origin=allow_origin)
 
 
 @app.command("release-check")

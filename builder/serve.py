@@ -31,17 +31,20 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves one folder; a `Range: bytes=a-b` request gets 206 and just those bytes (RFC 9110, section 14)."""
 
     protocol_version = "HTTP/1.1"
+    allow_origin: str | None = None
+    """Origin of the pages of another server that may read the files, or *."""
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | _TYPES
 
     def send_head(self) -> Any:
         """Headers of a reply; the body for GET is returned."""
         self._left: int | None = None
         path = Path(self.translate_path(self.path))
-        if not path.resolve().is_relative_to(Path(self.directory).resolve()):
+        # No file's name has a zero byte; the system's own calls raise at it.
+        if "\0" in str(path) or not path.resolve().is_relative_to(Path(self.directory).resolve()):
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
         wanted = self.headers.get("Range")
-        if wanted is None or not path.is_file():
+        if wanted is None or not _is_file(path):
             return super().send_head()
         size = path.stat().st_size
         span = _span(wanted, size)
@@ -74,13 +77,23 @@ class Handler(http.server.SimpleHTTPRequestHandler):
                 left = None if left is None else left - len(block)
 
     def end_headers(self) -> None:
-        """Every reply says that ranges are understood and that pages may change."""
+        """Every reply says that ranges are understood, that pages may change, and who else may read it."""
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Cache-Control", "no-cache")
+        if self.allow_origin is not None:
+            self.send_header("Access-Control-Allow-Origin", self.allow_origin)
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet: the console keeps the address in sight."""
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; names that are too long for the system name none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _span(header: str, size: int) -> tuple[int, int] | None:
@@ -96,8 +109,10 @@ def _span(header: str, size: int) -> tuple[int, int] | None:
     return (first, last) if first <= last < size else None
 
 
-def make_server(folder: Path, host: str = "127.0.0.1", port: int = 8000) -> http.server.ThreadingHTTPServer:
-    """A server of a folder on the port, or on a free one if that is taken.
+def make_server(
+    folder: Path, host: str = "127.0.0.1", port: int = 8000, *, allow_origin: str | None = None
+) -> http.server.ThreadingHTTPServer:
+    """A server of a folder on the port, or on a free one if that is taken; pages of `allow_origin` may read it, too.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -105,8 +120,15 @@ def make_server(folder: Path, host: str = "127.0.0.1", port: int = 8000) -> http
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder to serve")
 
+    origin = allow_origin
+
+    class OfFolder(Handler):
+        """What the server makes for each request."""
+
+        allow_origin = origin
+
     def handler(*args: Any, **kwargs: Any) -> Handler:
-        return Handler(*args, directory=os.fspath(folder), **kwargs)
+        return OfFolder(*args, directory=os.fspath(folder), **kwargs)
 
     for candidate in _ports(host, port):
         try:
@@ -125,9 +147,9 @@ def _ports(host: str, port: int) -> Iterator[int]:
     yield free
 
 
-def serve(folder: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
+def serve(folder: Path, host: str = "127.0.0.1", port: int = 8000, *, allow_origin: str | None = None) -> None:
     """Serve a folder until interrupted; prints the address."""
-    with make_server(folder, host, port) as server:
+    with make_server(folder, host, port, allow_origin=allow_origin) as server:
         actual = server.server_address[1]
         if actual != port:
             print(f"port {port} is taken")

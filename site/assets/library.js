@@ -21,6 +21,7 @@ export async function get(name, options) {
   try {
     reply = await fetch(url, options);
   } catch {
+    if (url.origin !== location.origin) throw new Error(`${url} cannot be reached, or its server does not let these pages read it: it must answer with Access-Control-Allow-Origin.`);
     throw new Error(`${url} cannot be reached. If these pages were opened from a folder, serve them: python -m builder serve.`);
   }
   if (reply.status === 404) throw new Error(`${url} is missing (the server answers 404). The library may be incomplete.`);

@@ -27,9 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served(folder: Path, **options: str) -> Iterator[str]:
     """A folder on a free port of this machine."""
-    http = make_server(folder, port=0)
+    http = make_server(folder, port=0, **options)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{http.server_address[1]}/"
@@ -72,14 +72,14 @@ def browser():
 
 @pytest.fixture
 def visit(browser):
-    """Makes pages that fail the test if they ask anything of another origin, or report an error."""
+    """Makes pages that fail the test if they ask anything of an origin not given, or report an error."""
     contexts, trouble = [], []
 
-    def page(address, **options):
+    def page(address, *more, **options):
         context = browser.new_context(accept_downloads=True, **options)
         contexts.append(context)
         made = context.new_page()
-        own = (address, "data:", "blob:")
+        own = (address, *more, "data:", "blob:")
         made.on("request", lambda r: None if r.url.startswith(own) else trouble.append(r.url))
         made.on("pageerror", lambda error: trouble.append(str(error)))
         made.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)

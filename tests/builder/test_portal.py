@@ -103,10 +103,34 @@ def test_a_flat_image_has_a_thumbnail():
     assert Image.open(io.BytesIO(thumbnail(np.full((64, 64), 7, np.uint16)))).size == (96, 96)
 
 
-def test_data_may_live_elsewhere(library, tmp_path):
-    build_portal(library, tmp_path / "out", data_url="https://example.org/v1", docs=False)
-    assert not (tmp_path / "out" / "data").exists()
-    assert 'data-library="https://example.org/v1/"' in (tmp_path / "out" / "browse.html").read_text()
+@pytest.mark.browser
+def test_data_may_live_elsewhere(visit, browser, serving, library, tmp_path):
+    ready = "performance.getEntriesByName('panes').length"
+    with serving(library, allow_origin="*") as data, serving(library) as closed:
+        build_portal(library, tmp_path / "out", data_url=data, docs=False)
+        assert not (tmp_path / "out" / "data").exists()
+        with serving(tmp_path / "out") as address:
+            page = visit(address, data)
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
+            page.goto(f"{address}sample.html?id=tiny-000003")
+            page.wait_for_function(ready)
+            shown = page.evaluate(
+                "document.querySelector('#image').getContext('2d').getImageData(0, 0, 64, 64).data[0]"
+            )
+            counts = TEMImageNet(library, split=None, labels=[])[3].image.numpy()
+            assert shown == pytest.approx(255 * (counts[0, 0] - counts.min()) / np.ptp(counts), abs=1)
+            assert {url.rsplit("/", 1)[0] for url in asked if url.startswith(data)} == {f"{data}shards"}
+            page.goto(f"{address}collection.html?q=pt")
+            page.wait_for_function(ready)
+            with page.expect_download():
+                page.get_by_role("button", name="Download the manifest (JSON)").click()
+            assert f"{data}catalogue.parquet" in asked
+            build_portal(library, tmp_path / "out", data_url=closed, docs=False)
+            other = browser.new_page()
+            other.goto(f"{address}sample.html?id=tiny-000003")
+            other.get_by_role("alert").filter(has_text="Access-Control-Allow-Origin").wait_for()
+            other.close()
 
 
 def test_rebuilding_keeps_unchanged_thumbnails_and_links(library, tmp_path):

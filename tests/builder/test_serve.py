@@ -71,11 +71,14 @@ def test_without_a_range_the_whole_file_comes_with_its_type(address):
     assert (status, headers["Content-Length"], body) == (200, "200", b"")
 
 
-@pytest.mark.parametrize("path", ["/../secret.txt", "/%2e%2e/secret.txt", "/link.txt", "/none.txt"])
+@pytest.mark.parametrize(
+    "path", ["/../secret.txt", "/%2e%2e/secret.txt", "/link.txt", "/none.txt", "/%00.txt", "/" + 300 * "a"]
+)
 def test_nothing_outside_the_folder_is_served(address, path):
-    status, _, body = ask(address, path)
-    assert status == 404
-    assert b"secret" not in body or b"secret.txt" in body
+    for headers in ({}, {"Range": "bytes=0-5"}):
+        status, _, body = ask(address, path, **headers)
+        assert status == 404
+        assert b"secret" not in body or b"secret.txt" in body
 
 
 def test_a_taken_port_gives_a_free_one(address, tmp_path):
