@@ -7,6 +7,7 @@ of eight bytes. A column of words is stored as codes into its `values`; `site/as
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,20 @@ from numpy.typing import NDArray
 
 from temimagenet.errors import ShardError
 
-__all__ = ["INDEX", "INDEX_SCHEMA", "index_bytes"]
+__all__ = ["INDEX", "INDEX_SCHEMA", "MOST_WORDS", "index_bytes", "rounded"]
 
 INDEX = "browse.bin"
 INDEX_SCHEMA = 1
 """Raised when pages that know only older ones could not read the file."""
 
-_WORDS = (
-    "entry", "material", "formula", "zone", "morphology", "condition", "engine", "field_of_view_A", "rotation_deg",
-    "background", "split",
-)  # fmt: skip
+MOST_WORDS = 40
+"""Distinct values up to which fields of view and rotations are chosen one by one, and not as a range."""
+
+_WORDS = ("entry", "material", "formula", "zone", "morphology", "condition", "engine", "background", "split")
+_EITHER = ("field_of_view_A", "rotation_deg")
 _NUMBERS = ("psnr_dB", "dose_e_per_A2", "columns", "scan_sigma_A", "pixel_size_A", "crlb_median_pm")
 _ALIGN = 8
-_ID_DIGITS = 6
+_NUMBERED = re.compile(r"(.*?)([0-9]+)")
 
 
 def index_bytes(catalogue: pd.DataFrame, thumbnails: dict[str, Any], name: str) -> bytes:
@@ -39,17 +41,19 @@ def index_bytes(catalogue: pd.DataFrame, thumbnails: dict[str, Any], name: str) 
         name: the library's.
 
     Raises:
-        ShardError: identities are not the recipe's name and the sample's number.
+        ShardError: identities are not a name and the sample's number.
     """
-    prefix = str(catalogue["id"].iloc[0])[:-_ID_DIGITS] if len(catalogue) else ""
+    first = _NUMBERED.fullmatch(str(catalogue["id"].iloc[0])) if len(catalogue) else None
+    prefix, digits = (first[1], len(first[2])) if first else ("", 1)
     numbers = catalogue["index"].to_numpy(np.uint32)
-    if list(catalogue["id"]) != [f"{prefix}{number:0{_ID_DIGITS}d}" for number in numbers]:
+    if list(catalogue["id"]) != [f"{prefix}{number:0{digits}d}" for number in numbers]:
         raise ShardError("the catalogue's identities are not NAME-000000 with the sample's number: render it anew")
     arrays: dict[str, NDArray[Any]] = {"index": numbers, "row": _small(catalogue["row"].to_numpy())}
     values: dict[str, list[str]] = {}
-    for field in (*_WORDS, "shard"):
-        arrays[field], values[field] = _coded(catalogue[field])
-    for field in _NUMBERS:
+    few = [field for field in _EITHER if rounded(catalogue[field]).nunique() <= MOST_WORDS]
+    for field in (*_WORDS, *few, "shard"):
+        arrays[field], values[field] = _coded(rounded(catalogue[field]))
+    for field in (*_NUMBERS, *(field for field in _EITHER if field not in few)):
         if field in catalogue and catalogue[field].notna().any():
             arrays[field] = catalogue[field].to_numpy(np.float32)
     arrays["thumb"], arrays["thumb_bytes"] = _places(catalogue, thumbnails)
@@ -58,17 +62,24 @@ def index_bytes(catalogue: pd.DataFrame, thumbnails: dict[str, Any], name: str) 
         "name": name,
         "rows": len(catalogue),
         "prefix": prefix,
-        "digits": _ID_DIGITS,
+        "digits": digits,
         "packs": [thumbnails[shard]["pack"] for shard in values["shard"]],
         "notes": {"condition": _optics(catalogue)},
     }
     return _packed(facts, arrays, values)
 
 
+def rounded(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A column whose floating numbers have four digits: those that differ by less are one value to a visitor."""
+    return column.map(lambda value: float(f"{value:.4g}")) if pd.api.types.is_float_dtype(column) else column
+
+
 def _coded(column: pd.Series[Any]) -> tuple[NDArray[Any], list[str]]:
-    """Codes into a column's distinct values, and those as text."""
+    """Codes into a column's distinct values, and those as text; what is missing is empty."""
     codes, found = pd.factorize(column, sort=True)
     texts = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in found]
+    if (codes < 0).any():
+        codes, texts = np.where(codes < 0, len(texts), codes), [*texts, ""]
     return _small(codes), texts
 
 

@@ -1,4 +1,4 @@
-"""CITATION.cff as the site's pages and metadata need it: authors, the paper and its BibTeX, the version and its date."""
+"""CITATION.cff as pages and metadata need it: authors, the paper and its BibTeX, the version and its date."""
 
 from __future__ import annotations
 

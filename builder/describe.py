@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urljoin
@@ -16,6 +17,7 @@ from builder.fields import ARRAYS, FIELDS, unit_of
 from builder.samples import FOLDER as SAMPLES
 from builder.samples import RECORD_SCHEMA
 from builder.statistics import SPLITS
+from temimagenet.labels import LABELS
 from temimagenet.storage.collection import COLLECTION_SCHEMA
 from temimagenet.storage.library import CATALOGUE, MANIFEST, RECIPE
 
@@ -104,15 +106,21 @@ class Addresses:
         return urljoin(self.site, self.data + quote(name))
 
 
-def json_ld(manifest: dict[str, Any], catalogue: pd.DataFrame, citation: Citation, addresses: Addresses) -> str:
-    """The library as a schema.org/Dataset, safe inside a script element."""
+def json_ld(
+    manifest: dict[str, Any],
+    catalogue: pd.DataFrame,
+    citation: Citation,
+    addresses: Addresses,
+    labels: Sequence[str] = LABELS,
+) -> str:
+    """The library, whose samples have `labels`, as a schema.org/Dataset, safe inside a script element."""
     facts = {
         "@context": "https://schema.org",
         **_dataset(manifest, citation, addresses),
         "citation": _article(citation),
         "isAccessibleForFree": True,
         "measurementTechnique": "annular dark-field scanning transmission electron microscopy, simulated",
-        "variableMeasured": _variables(catalogue),
+        "variableMeasured": _variables(catalogue, labels),
         "size": f"{sum(file['bytes'] for file in manifest['files'].values()) / 1e6:.0f} MB",
         "distribution": [
             *(
@@ -284,11 +292,12 @@ def _article(citation: Citation) -> dict[str, Any]:
     }
 
 
-def _variables(catalogue: pd.DataFrame) -> list[dict[str, Any]]:
+def _variables(catalogue: pd.DataFrame, labels: Sequence[str]) -> list[dict[str, Any]]:
     """The image, its labels, and the ranges of what was drawn."""
     arrays = [
         {"@type": "PropertyValue", "name": name, "description": what} | ({"unitText": unit} if unit else {})
         for name, (what, unit) in ARRAYS.items()
+        if name == "image" or name in labels
     ]
     ranges = []
     for field in (*_RANGES, "crlb_median_pm"):

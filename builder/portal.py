@@ -103,7 +103,7 @@ def build_portal(
         thumbnails = write_thumbnails(ledger, library, manifest, catalogue, out)
         ledger.write("index", INDEX, index_bytes(catalogue, thumbnails, manifest["name"]))
         write_model(ledger, library, catalogue, out)
-        write_samples(ledger, library, manifest, catalogue, out)
+        labels = write_samples(ledger, library, manifest, catalogue, out)
         if data_url is None:
             _link_library(ledger, library, manifest, out / DATA)
         if docs:
@@ -111,7 +111,7 @@ def build_portal(
         leaderboard = leaderboard_facts(records)
         results = leaderboard | {"validation": validation_facts(validation, ledger), "validated": True}
         mosaic = write_mosaic(ledger, catalogue, thumbnails, out)
-        pages = _pages(ledger, manifest, catalogue, addresses, docs, results | {"mosaic": mosaic})
+        pages = _pages(ledger, manifest, catalogue, addresses, docs, results | {"mosaic": mosaic, "labels": labels})
         _metadata(ledger, manifest, catalogue, addresses, [*pages, *_doc_pages(out, docs)])
         parts = ledger.report()
     _tell(leaderboard["left_out"], on_left_out)
@@ -239,7 +239,7 @@ def _pages(
         "data_url": addresses.data,
         "site_url": addresses.site,
         "docs": docs,
-        "json_ld": json_ld(manifest, catalogue, citation, addresses),
+        "json_ld": json_ld(manifest, catalogue, citation, addresses, more["labels"]),
         "sections": library_plots(catalogue),
         "splits": SPLITS,
         "changelog": _changelog(),

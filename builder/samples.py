@@ -15,7 +15,7 @@ import pandas as pd
 from rich.progress import track
 
 from builder.ledger import Ledger, digest_of_files
-from temimagenet.errors import PortalError
+from temimagenet.labels import LABELS, POINTS
 from temimagenet.storage.shard import NO_SERIES, Shard, sidecar_path
 
 __all__ = ["FOLDER", "RECORD_SCHEMA", "write_samples"]
@@ -28,7 +28,9 @@ _DIGEST = 32
 _INDEX = "index.json"
 
 
-def write_samples(ledger: Ledger, library: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, out: Path) -> None:
+def write_samples(
+    ledger: Ledger, library: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, out: Path
+) -> tuple[str, ...]:
     """Write `ENGINE/ID.json` of every sample, and `index.json`: shards, their digests and each sample's bytes.
 
     Args:
@@ -38,8 +40,8 @@ def write_samples(ledger: Ledger, library: Path, manifest: dict[str, Any], catal
         catalogue: a row a sample and engine.
         out: the site's folder; the files are in its `samples/`.
 
-    Raises:
-        PortalError: a sample has no Fourier series, which its page draws labels from.
+    Returns:
+        The labels that every sample has: all ten, or of images that others made those that are stored.
     """
     whole = {"name": manifest["name"], "version": manifest["version"], "schema": manifest["schema"]}
     alike = {"library": whole, "licence": manifest["licence"], "citation": manifest["citation"]}
@@ -48,6 +50,7 @@ def write_samples(ledger: Ledger, library: Path, manifest: dict[str, Any], catal
     place = {(engine, name): i for engine, names in neighbours.items() for i, name in enumerate(names)}
     code = digest_of_files([Path(__file__)])
     shards: dict[str, Any] = {}
+    labels = LABELS
     for group, rows in track(catalogue.groupby("shard", sort=False), description="samples"):
         name = str(group)
         shard = {"path": name, **manifest["files"][name]}
@@ -69,15 +72,17 @@ def write_samples(ledger: Ledger, library: Path, manifest: dict[str, Any], catal
             common: dict[str, Any] = common,
             fields: list[dict[str, Any]] = fields,
             beside: list[dict[str, Any]] = beside,
-        ) -> tuple[Sequence[Path], list[int]]:
+        ) -> tuple[Sequence[Path], dict[str, Any]]:
             return _write_shard(library / name, common, fields, beside, out / FOLDER)
 
         # Neither catalogue nor sidecar is named by the shard's digest, though both follow from it and the code.
         sidecar = manifest["files"][sidecar_path(Path(name)).as_posix()]["sha256"]
-        sizes = ledger.piece("samples", name, [code, common, fields, beside, sidecar], make)
-        shards[name] = {**manifest["files"][name], "sizes": sizes}
-    index = {"schema": RECORD_SCHEMA, "library": whole, "shards": shards}
+        told = ledger.piece("samples", name, [code, common, fields, beside, sidecar], make)
+        shards[name] = {**manifest["files"][name], "sizes": told["sizes"]}
+        labels = tuple(label for label in labels if label in told["labels"])
+    index = {"schema": RECORD_SCHEMA, "library": whole, "labels": labels, "shards": shards}
     ledger.write("samples", f"{FOLDER}/{_INDEX}", json.dumps(index, separators=(",", ":")))
+    return labels
 
 
 def _write_shard(
@@ -86,17 +91,19 @@ def _write_shard(
     fields: list[dict[str, Any]],
     beside: list[dict[str, Any]],
     out: Path,
-) -> tuple[list[Path], list[int]]:
-    """Write the files of a shard's samples; return them, and the bytes of each row's arrays."""
-    paths, sizes = [], [0] * len(fields)
+) -> tuple[list[Path], dict[str, Any]]:
+    """Write the files of a shard's samples; return them, the bytes of each row's arrays, and the labels of all rows."""
+    paths, sizes, labels = [], [0] * len(fields), LABELS
     for row, links, facts in zip(fields, beside, _contents(path), strict=True):
         sizes[row["row"]] = sum(array["size"] for array in facts["arrays"].values())
+        if facts["series"] is None:
+            labels = tuple(label for label in labels if label in facts["arrays"] or label in POINTS)
         record = {**common, **links, "fields": row, **facts}
         file = out / row["engine"] / f"{row['id']}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
         paths.append(file)
-    return paths, sizes
+    return paths, {"sizes": sizes, "labels": labels}
 
 
 def _contents(path: Path) -> Iterator[dict[str, Any]]:
@@ -105,17 +112,21 @@ def _contents(path: Path) -> Iterator[dict[str, Any]]:
     with Shard(path) as shard, h5py.File(path, "r") as file:
         specs = shard.text("spec")
         series_index, series_scan = shard.numbers("series_index"), shard.numbers("series_scan")
-        if NO_SERIES in series_index:
-            raise PortalError(
-                f"{path}: samples that others made have no Fourier series, which their pages would draw labels from; "
-                "the portal shows rendered libraries"
-            )
         start, cells = file["series/start"][:], file["series/cell_A"][:]
-        chunks = {name: _chunks(file[f"series/{name}"]) for name in ("hk", "coefficients")}
+        chunks = {name: _chunks(file[f"series/{name}"]) for name in ("hk", "coefficients")} if len(cells) else {}
         for row in range(len(shard)):
-            which = int(series_index[row])
-            first, last = int(start[which]), int(start[which + 1])
-            rotation, *offset = (float(value) for value in series_scan[row])
+            series = None
+            if (which := int(series_index[row])) != NO_SERIES:
+                first, last = int(start[which]), int(start[which + 1])
+                rotation, *offset = (float(value) for value in series_scan[row])
+                series = {
+                    "start": first,
+                    "stop": last,
+                    "cell_A": cells[which].tolist(),
+                    "rotation_deg": rotation,
+                    "offset_A": offset,
+                    **{name: _overlapping(facts, first, last) for name, facts in chunks.items()},
+                }
             yield {
                 # Text, not an object: seeds have 64 bits, more than a number in JavaScript holds.
                 "spec": specs[row],
@@ -123,14 +134,8 @@ def _contents(path: Path) -> Iterator[dict[str, Any]]:
                 "n_columns": sidecar["n_columns"][row],
                 "column_fields": sidecar["datasets"]["columns"]["fields"],
                 "arrays": {name: _array(entry, row) for name, entry in sidecar["datasets"].items()},
-                "series": {
-                    "start": first,
-                    "stop": last,
-                    "cell_A": cells[which].tolist(),
-                    "rotation_deg": rotation,
-                    "offset_A": offset,
-                    **{name: _overlapping(facts, first, last) for name, facts in chunks.items()},
-                },
+                # None where others made the sample: what its shard does not store cannot be drawn.
+                "series": series,
             }
 
 

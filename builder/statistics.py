@@ -13,6 +13,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from builder.browse_index import MOST_WORDS, rounded
 from temimagenet.specimen.amorphous import SHIPPED_SHEETS, ring_sizes, sheet_of
 
 __all__ = ["SPLITS", "Plot", "Section", "library_plots"]
@@ -55,58 +56,71 @@ class Plot:
         """Whether the picture is as high as several others."""
         return bool(self.links) and len(self.rows) > _ROWS_TALL
 
+    @property
+    def empty(self) -> bool:
+        """Whether no sample has a value."""
+        return all(row[1] == "0" for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Section:
-    """Plots under one heading."""
+    """Plots under one heading.
+
+    Attributes:
+        title: the heading.
+        plots: of what is known.
+        absent: titles of plots that would show nothing.
+    """
 
     title: str
     plots: tuple[Plot, ...]
+    absent: tuple[str, ...]
+
+
+def _section(title: str, *plots: Plot) -> Section:
+    """A section of the plots that show something."""
+    shown = tuple(plot for plot in plots if not plot.empty)
+    return Section(title, shown, tuple(plot.title for plot in plots if plot.empty))
 
 
 def library_plots(catalogue: pd.DataFrame) -> tuple[Section, ...]:
-    """All plots of a library's catalogue."""
+    """All plots of a library's catalogue; what is not known of any sample is told by name."""
     optics = {
         str(condition): f"{condition}: {row['energy_keV']:g} keV, {row['aperture_mrad']:g} mrad"
         for condition, row in catalogue.groupby("condition").first().iterrows()
     }
     by_size = "Most frequent first."
+    known = catalogue[catalogue["morphology"] != "unknown"]
     return (
-        Section(
+        _section(
             "What was imaged",
-            (
-                _bars(catalogue, "material", "Material", by_size, by_count=True),
-                _bars(catalogue, "zone", "Zone axis", "Amorphous films have none.", by_count=True, missing="none"),
-                _bars(catalogue, "morphology", "Morphology", by_size, by_count=True),
-                _bars(catalogue, "split", "Split", "Held out: structures that training never sees."),
-                *([_rings(catalogue)] if (catalogue["morphology"] == "amorphous").any() else []),
-            ),
+            _bars(catalogue, "material", "Material", by_size, by_count=True),
+            _bars(known, "zone", "Zone axis", "Amorphous films have none.", by_count=True, missing="none"),
+            _bars(catalogue, "morphology", "Morphology", by_size, by_count=True),
+            _bars(catalogue, "split", "Split", "Held out: structures that training never sees."),
+            *([_rings(catalogue)] if (catalogue["morphology"] == "amorphous").any() else []),
         ),
-        Section(
+        _section(
             "How it was imaged",
-            (
-                _bars(catalogue, "condition", "Condition", "Beam energy and aperture.", names=optics),
-                _bars(catalogue, "engine", "Engine", "A specimen may have an image by each."),
-                _bars(catalogue, "field_of_view_A", "Field of view (Å)", "Edge of the image."),
-                _bars(catalogue, "rotation_deg", "Rotation (°)", "Of the specimen against the fast scan."),
-                _bars(catalogue, "background", "Background", by_size, by_count=True),
-                _bars(catalogue, "scan_modulation", "Scan noise", "How its strength changes in time.", by_count=True),
-            ),
+            _bars(catalogue, "condition", "Condition", "Beam energy and aperture.", names=optics),
+            _bars(catalogue, "engine", "Engine", "A specimen may have an image by each."),
+            _either(catalogue, "field_of_view_A", "Field of view", "Å", "Edge of the image."),
+            _either(catalogue, "rotation_deg", "Rotation", "°", "Of the specimen against the fast scan."),
+            _bars(catalogue, "background", "Background", by_size, by_count=True),
+            _bars(catalogue, "scan_modulation", "Scan noise", "How its strength changes in time.", by_count=True),
         ),
-        Section(
+        _section(
             "What is in the images",
-            (
-                _histogram(catalogue, "psnr_dB", "Peak signal-to-noise ratio", "dB"),
-                _histogram(catalogue, "dose_e_per_A2", "Dose", "e/Å²", logarithmic=True),
-                _histogram(catalogue, "columns", "Atomic columns an image", "columns", whole=True),
-                _histogram(catalogue, "scan_sigma_A", "Scan jitter", "Å, rms"),
-                _pixel_sizes(catalogue),
-                _histogram(catalogue, "background_level", "Background level", "of the clean peak"),
-                *(
-                    [_histogram(catalogue, "crlb_median_pm", "Bound of a column, median", "pm", logarithmic=True)]
-                    if "crlb_median_pm" in catalogue
-                    else []
-                ),
+            _histogram(catalogue, "psnr_dB", "Peak signal-to-noise ratio", "dB"),
+            _histogram(catalogue, "dose_e_per_A2", "Dose", "e/Å²", logarithmic=True),
+            _histogram(catalogue, "columns", "Atomic columns an image", "columns", whole=True),
+            _histogram(catalogue, "scan_sigma_A", "Scan jitter", "Å, rms"),
+            _pixel_sizes(catalogue),
+            _histogram(catalogue, "background_level", "Background level", "of the clean peak"),
+            *(
+                [_histogram(catalogue, "crlb_median_pm", "Bound of a column, median", "pm", logarithmic=True)]
+                if "crlb_median_pm" in catalogue
+                else []
             ),
         ),
     )
@@ -140,11 +154,16 @@ def _rings(catalogue: pd.DataFrame) -> Plot:
 
 def _pixel_sizes(catalogue: pd.DataFrame) -> Plot:
     """Bars of few pixel sizes, a histogram of many."""
-    sizes = catalogue["pixel_size_A"].unique()
-    if len(sizes) > _BINS:
+    if rounded(catalogue["pixel_size_A"]).nunique() > _BINS:
         return _histogram(catalogue, "pixel_size_A", "Pixel size", "Å")
-    names = {f"{size:.12g}": f"{size:.4g}" for size in sizes}
-    return _bars(catalogue, "pixel_size_A", "Pixel size (Å)", "Edge of a pixel.", names=names)
+    return _bars(catalogue, "pixel_size_A", "Pixel size (Å)", "Edge of a pixel.")
+
+
+def _either(catalogue: pd.DataFrame, field: str, title: str, unit: str, note: str) -> Plot:
+    """Bars of few values, as the browse page offers them, a histogram of many."""
+    if rounded(catalogue[field]).nunique() > MOST_WORDS:
+        return _histogram(catalogue, field, title, unit)
+    return _bars(catalogue, field, f"{title} ({unit})", note)
 
 
 def _bars(
@@ -168,7 +187,7 @@ def _bars(
         missing: what an empty value is called; such samples are left out without it.
         names: what values are called.
     """
-    counts = pd.crosstab(catalogue[field], catalogue["split"]).reindex(columns=list(SPLITS), fill_value=0)
+    counts = pd.crosstab(rounded(catalogue[field]), catalogue["split"]).reindex(columns=list(SPLITS), fill_value=0)
     if field == "split":
         counts = counts.reindex(list(SPLITS), fill_value=0)
     elif by_count:

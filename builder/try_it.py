@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -79,7 +80,8 @@ def _shipped() -> bytes:
 def _example(ledger: Ledger, library: Path, catalogue: pd.DataFrame) -> dict[str, Any]:
     """An image of the library that is noisy and full of columns, as a PNG of 16 bits, and what it is."""
     full = catalogue[catalogue["columns"] >= catalogue["columns"].median()]
-    row = full.iloc[int((full["psnr_dB"] - _EXAMPLE_DB).abs().argmin())]
+    away = (full["psnr_dB"] - _EXAMPLE_DB).abs().fillna(np.inf)
+    row = full.iloc[int(away.argmin())]
     with Shard(library / row["shard"]) as shard:
         counts = shard.image(int(row["row"]))
     buffer = io.BytesIO()

@@ -1,4 +1,6 @@
 // The browse page's index: columns as typed arrays, out of the one file that builder/browse_index.py writes.
+import { figure } from "./dom.js";
+
 const SCHEMA = 1;
 const ARRAYS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array };
 
@@ -29,7 +31,8 @@ export function openIndex(buffer) {
     throw new Error(`The index of samples has schema ${header.schema}, this page reads up to ${SCHEMA}. Reload the page without its cached scripts (Ctrl+Shift+R).`);
   }
   if (buffer.byteLength !== start + header.bytes) throw broken;
-  const index = { ...header, columns: {}, values: {} };
+  // Without a prototype: addresses ask for fields by any name.
+  const index = { ...header, columns: Object.create(null), values: Object.create(null) };
   for (const [field, { type, offset, values }] of Object.entries(header.columns)) {
     index.columns[field] = new ARRAYS[type](buffer, start + offset, header.rows);
     if (values) index.values[field] = values;
@@ -45,6 +48,22 @@ export function sampleId(index, row) {
 /** The text of a coded column in a row. */
 export function word(index, field, row) {
   return index.values[field][index.columns[field][row]];
+}
+
+/** Whether a library tells a field of any sample. */
+export const known = (index, field) => Boolean(index.columns[field]) && index.values[field]?.join("") !== "";
+
+/** What a column tells of a row: its word, or its number for reading; nothing where the library does not know it. */
+export function told(index, field, row) {
+  if (index.values[field]) return word(index, field, row);
+  const number = index.columns[field]?.[row] ?? NaN;
+  return Number.isNaN(number) ? "" : figure(number);
+}
+
+/** Field of view and noise of a row, as far as they are known. */
+export function summary(index, row) {
+  const decibel = index.columns.psnr_dB?.[row] ?? NaN;
+  return [`${told(index, "field_of_view_A", row)} Å`, ...(Number.isNaN(decibel) ? [] : [`${decibel.toFixed(1)} dB`])].join(", ");
 }
 
 /** Address of a sample's page. */

@@ -1,5 +1,6 @@
 // The browse page: filters, sorting, grid and table over the index, with the whole state in the address.
-import { loadIndex, sampleId, word } from "./browse-index.js";
+import { condition, inVain } from "./address.js";
+import { known, loadIndex, sampleId, word } from "./browse-index.js";
 import { element, figure } from "./dom.js";
 import { Facet, Range } from "./facets.js";
 import { Filter } from "./filter.js";
@@ -25,7 +26,11 @@ const RANGES = {
   scan_sigma_A: "Scan jitter (Å)",
   pixel_size_A: "Pixel size (Å)",
   crlb_median_pm: "Bound, median (pm)",
+  // Facets, unless a recipe draws them from a range.
+  field_of_view_A: FACETS.field_of_view_A,
+  rotation_deg: FACETS.rotation_deg,
 };
+const TITLES = { ...FACETS, ...RANGES };
 const LOGARITHMIC = new Set(["dose_e_per_A2", "columns", "crlb_median_pm"]);
 const SORTS = { index: "number", entry: "entry", psnr_dB: "PSNR", dose_e_per_A2: "dose", columns: "columns", scan_sigma_A: "jitter", pixel_size_A: "pixel size", crlb_median_pm: "bound" };
 const ADDRESS_MS = 250;
@@ -46,10 +51,11 @@ begin().catch((error) => {
 
 async function begin() {
   index = await loadIndex();
-  const fields = Object.keys(RANGES).filter((field) => index.columns[field]);
-  filter = new Filter(index, Object.keys(FACETS), Object.fromEntries(fields.map((field) => [field, LOGARITHMIC.has(field)])));
+  const chosen = Object.keys(FACETS).filter((field) => index.values[field] && known(index, field));
+  const fields = Object.keys(RANGES).filter((field) => index.columns[field] && !index.values[field]);
+  filter = new Filter(index, chosen, Object.fromEntries(fields.map((field) => [field, LOGARITHMIC.has(field)])));
   choices();
-  build(fields);
+  build(chosen, fields);
   notice(fromAddress());
   apply();
   listen();
@@ -85,10 +91,10 @@ function name(row) {
   return `${sampleId(index, row)} ${word(index, "engine", row)}`;
 }
 
-function build(fields) {
+function build(chosen, fields) {
   const parent = byId("facets");
-  for (const [field, title] of Object.entries(FACETS)) {
-    const facet = new Facet(title, index.values[field], index.notes[field], (chosen) => {
+  for (const field of chosen) {
+    const facet = new Facet(FACETS[field], index.values[field], index.notes[field], (chosen) => {
       state.facets.set(field, chosen);
       filter.facet(field, chosen);
       update();
@@ -97,7 +103,7 @@ function build(fields) {
     parent.append(facet.element);
   }
   for (const field of fields) {
-    const range = new Range(RANGES[field], filter.axes[field], (low, high) => {
+    const range = new Range(TITLES[field], filter.axes[field], (low, high) => {
       state.ranges.set(field, [low, high]);
       filter.range(field, low, high);
       update();
@@ -126,20 +132,15 @@ function fromAddress() {
     } else if (key === "selected") {
       if (value === "1") state.selected = true;
       else wrong.push(`selected “${value}”`);
-    } else if (facets.has(key)) {
-      const asked = value.split("|");
-      const known = asked.filter((text) => index.values[key].includes(text));
-      if (known.length) state.facets.set(key, new Set(known));
-      wrong.push(...asked.filter((text) => !known.includes(text)).map((text) => `${key} “${text}”`));
-    } else if (ranges.has(key)) {
-      const limits = value.split("..").map((text) => (text === "" ? null : Number(text)));
-      const [low, high] = limits.length === 2 ? limits : [NaN, NaN];
-      if (Number.isNaN(low) || Number.isNaN(high)) wrong.push(`${key} “${value}” (a range is written 1..5)`);
-      else if (low !== null && high !== null && low > high) wrong.push(`${key} “${value}” (its ends are the wrong way round)`);
-      else state.ranges.set(key, [low, high]);
+    } else if (facets.has(key) || ranges.has(key)) {
+      const { facet, range, wrong: strange } = condition(index, key, value);
+      const there = facet && [...facet].filter((text) => index.values[key].includes(text));
+      if (there?.length) state.facets.set(key, new Set(there));
+      if (range) state.ranges.set(key, range);
+      wrong.push(...strange);
     } else wrong.push(`“${key}”`);
   }
-  return wrong.length ? [`This address asks for ${wrong.join(", ")}, which the library does not have; the rest applies.`] : [];
+  return wrong.length ? [inVain(wrong)] : [];
 }
 
 function toAddress() {
@@ -231,11 +232,11 @@ function conditions() {
   const list = [];
   if (state.q.trim()) list.push(["text", `“${state.q.trim()}”`, () => (state.q = "")]);
   if (state.selected) list.push(["selected", "selected only", () => (state.selected = false)]);
-  for (const [field, chosen] of state.facets) if (chosen.size) list.push([field, `${FACETS[field]}: ${[...chosen].join(", ")}`, () => state.facets.delete(field)]);
+  for (const [field, chosen] of state.facets) if (chosen.size) list.push([field, `${TITLES[field]}: ${[...chosen].join(", ")}`, () => state.facets.delete(field)]);
   for (const [field, [low, high]] of state.ranges) {
     if (low === null && high === null) continue;
     const limits = low === null ? `up to ${figure(high)}` : high === null ? `from ${figure(low)}` : `${figure(low)} to ${figure(high)}`;
-    list.push([field, `${RANGES[field]}: ${limits}`, () => state.ranges.delete(field)]);
+    list.push([field, `${TITLES[field]}: ${limits}`, () => state.ranges.delete(field)]);
   }
   return list;
 }

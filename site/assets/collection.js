@@ -1,9 +1,11 @@
 // The collection page: samples chosen by hand, by an address or by a search of the browse page, and their manifest.
-import { loadIndex, sampleId, samplePage, word } from "./browse-index.js";
+import { condition, inVain } from "./address.js";
+import { loadIndex, sampleId, samplePage, summary, word } from "./browse-index.js";
 import { catalogue } from "./catalogue.js";
 import { element, figure } from "./dom.js";
 import { Filter } from "./filter.js";
 import { copy, save, tell } from "./library.js";
+import { labelsCode } from "./record.js";
 import { Selection } from "./selection.js";
 import { Thumbnails } from "./thumbnails.js";
 
@@ -58,7 +60,9 @@ function chosen() {
   }
   if (query.has("samples")) return [named(listed(query.get("samples"))), ["The samples that this address lists."]];
   const words = asked.map(([key, value]) => (key === "q" ? `“${value}”` : `${key} ${spoken(value)}`));
-  return [searched(asked), ["What the search for ", element("b", {}, words.join(", ")), " finds. ", element("a", { href: `browse.html${location.search}` }, "Change the search")]];
+  const found = searched(asked);
+  const [before, after] = found.length ? ["What the search for ", " finds. "] : ["The search for ", " finds no sample. "];
+  return [found, [before, element("b", {}, words.join(", ")), after, element("a", { href: `browse.html${location.search}` }, "Change the search")]];
 }
 
 /** "a|b" and "1..2" of an address in words. */
@@ -84,8 +88,8 @@ function listed(text) {
   for (const part of text.split(";")) {
     const [engine, numbers = ""] = part.split(":");
     for (const span of numbers.split(",")) {
-      const [first, last = first] = span.split("-").map(Number);
-      if (!Number.isInteger(first) || !Number.isInteger(last) || last - first > index.rows) {
+      const [first, last = first] = /^\d+(-\d+)?$/.test(span) ? span.split("-").map(Number) : [NaN];
+      if (!(first <= last && last - first <= index.rows)) {
         tell(`“${span}” is no number of a sample; the rest of this address applies.`);
         continue;
       }
@@ -116,16 +120,18 @@ function searched(asked) {
   const facets = asked.map(([key]) => key).filter((key) => index.values[key]);
   const ranges = asked.map(([key]) => key).filter((key) => index.columns[key] && !index.values[key]);
   const filter = new Filter(index, facets, Object.fromEntries(ranges.map((key) => [key, false])));
+  const strange = [];
   for (const [key, value] of asked) {
     if (key === "q") filter.text(value);
-    else if (facets.includes(key)) filter.facet(key, new Set(value.split("|")));
-    else if (ranges.includes(key)) {
-      const [low, high] = value.split("..").map((text) => (text === "" ? null : Number(text)));
-      if (Number.isNaN(low) || Number.isNaN(high) || high === undefined) tell(`“${value}” is no range of ${key} (a range is written 1..5); the rest applies.`);
-      else filter.range(key, low, high);
-    } else if (key === "selected") filter.selected(Uint8Array.from({ length: index.rows }, (_, row) => Number(selection.has(name(row)))));
-    else tell(`This address asks for “${key}”, which the library does not have; the rest applies.`);
+    else if (key === "selected") filter.selected(Uint8Array.from({ length: index.rows }, (_, row) => Number(selection.has(name(row)))));
+    else {
+      const { facet, range, wrong } = condition(index, key, value);
+      if (facet) filter.facet(key, facet);
+      if (range) filter.range(key, ...range);
+      strange.push(...wrong);
+    }
   }
+  if (strange.length) tell(inVain(strange));
   return [...filter.order("index", false)];
 }
 
@@ -151,7 +157,8 @@ function refresh() {
       [figure(materials.size), materials.size === 1 ? "material" : "materials"],
     ].map(([number, what]) => element("li", {}, element("b", {}, number), element("span", {}, what))),
   );
-  byId("snippet").textContent = `from temimagenet import LABELS, TEMImageNet\n\ndata = TEMImageNet.from_manifest("${fileName()}", root="library",\n                                 labels=LABELS)`;
+  const labels = labelsCode(contents.labels);
+  byId("snippet").textContent = `from temimagenet import ${labels === "LABELS" ? "LABELS, " : ""}TEMImageNet\n\ndata = TEMImageNet.from_manifest("${fileName()}", root="library",\n                                 labels=${labels})`;
   byId("tiles").replaceChildren();
   shown = 0;
   more();
@@ -172,9 +179,8 @@ function more() {
 }
 
 function tile(row) {
-  const facts = `${word(index, "field_of_view_A", row)} Å, ${index.columns.psnr_dB[row].toFixed(1)} dB`;
   const canvas = element("canvas", { width: 96, height: 96, "aria-hidden": "true" });
-  const link = element("a", { href: samplePage(index, row) }, canvas, element("b", {}, word(index, "entry", row)), element("span", {}, facts), element("span", {}, `${sampleId(index, row)}${word(index, "engine", row) === "linear" ? "" : ` ${word(index, "engine", row)}`}`));
+  const link = element("a", { href: samplePage(index, row) }, canvas, element("b", {}, word(index, "entry", row)), element("span", {}, summary(index, row)), element("span", {}, `${sampleId(index, row)}${word(index, "engine", row) === "linear" ? "" : ` ${word(index, "engine", row)}`}`));
   const item = element("li", { "data-row": row }, link);
   if (byHand()) {
     const drop = element("button", { type: "button", "aria-label": `Remove ${name(row)}` }, "×");

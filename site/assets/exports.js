@@ -14,11 +14,10 @@ function positions(points, radius_px) {
   }; // prettier-ignore
 }
 
-/** Image, ten labels, both radii and what goes with them, for numpy.load. `map(name)` gives a map. */
-export async function archive(record, points, map) {
+/** Image and maps by name, positions, both radii and what goes with them, for numpy.load. `map(name)` gives a map. */
+export async function archive(record, names, points, map) {
   const { fields } = record;
   const radius_px = fields.radius_A / fields.pixel_size_A;
-  const names = ["image", ...MAPS];
   const found = await Promise.all(names.map(map));
   return npz({
     ...Object.fromEntries(names.map((name, i) => [name, found[i]])),
@@ -26,7 +25,7 @@ export async function archive(record, points, map) {
     radius: scalar(radius_px),
     smallRadius: scalar(SMALL_RADIUS * radius_px),
     pixel_size_A: scalar(fields.pixel_size_A),
-    dose_e_per_A2: scalar(fields.dose_e_per_A2),
+    dose_e_per_A2: scalar(fields.dose_e_per_A2 ?? NaN),
     spec: { data: record.spec, shape: [] },
   });
 }
@@ -43,7 +42,13 @@ export function columnsCsv(points) {
   return csv(points);
 }
 
-/** The sample as a shard of one, which temimagenet and every HDF5 reader open. `read(name)` gives what is stored. */
+/** Series of a sample that has none. */
+const NO_SERIES = { hk: new Int16Array(0), coefficients: new Float32Array(0), cell_A: [], rotation_deg: 0, offset_A: [0, 0] };
+
+/**
+ * The sample as a shard of one, which temimagenet and every HDF5 reader open. `series` is null where others made it;
+ * `read(name)` gives what is stored.
+ */
 export async function singleShard(record, table, series, read) {
   const { fields } = record;
   const one = (map) => ({ data: map.stored ?? map.data, shape: [1, ...map.shape] });
@@ -56,7 +61,8 @@ export async function singleShard(record, table, series, read) {
   }
   const texts = (...values) => ({ data: values, shape: [values.length] });
   const columns = record.n_columns * record.column_fields.length;
-  const terms = series.hk.length / 2;
+  const { hk, coefficients, cell_A, rotation_deg, offset_A } = series ?? NO_SERIES;
+  const terms = hk.length / 2;
   Object.assign(tree, {
     columns: { data: table.data.slice(0, columns), shape: [1, record.n_columns, record.column_fields.length], attributes: { fields: texts(...record.column_fields) } },
     n_columns: { data: Int32Array.of(record.n_columns), shape: [1] },
@@ -64,16 +70,16 @@ export async function singleShard(record, table, series, read) {
     kinds: texts(JSON.stringify(record.kinds)),
     spec: texts(record.spec),
     sha256: texts(fields.sha256),
-    dose_e_per_A2: { data: Float64Array.of(fields.dose_e_per_A2), shape: [1] },
-    clean_peak: { data: Float64Array.of(fields.clean_peak), shape: [1] },
-    series_index: { data: Int32Array.of(0), shape: [1] },
-    series_scan: { data: Float64Array.of(series.rotation_deg, ...series.offset_A), shape: [1, 3] },
+    dose_e_per_A2: { data: Float64Array.of(fields.dose_e_per_A2 ?? NaN), shape: [1] },
+    clean_peak: { data: Float64Array.of(fields.clean_peak ?? NaN), shape: [1] },
+    series_index: { data: Int32Array.of(series ? 0 : -1), shape: [1] },
+    series_scan: { data: Float64Array.of(rotation_deg, ...offset_A), shape: [1, 3] },
     series: {
       children: {
-        start: { data: BigInt64Array.of(0n, BigInt(terms)), shape: [2] },
-        cell_A: { data: Float64Array.from(series.cell_A.flat()), shape: [1, 2, 2] },
-        hk: { data: series.hk, shape: [terms, 2] },
-        coefficients: { data: series.coefficients, shape: [terms, 2] },
+        start: series ? { data: BigInt64Array.of(0n, BigInt(terms)), shape: [2] } : { data: BigInt64Array.of(0n), shape: [1] },
+        cell_A: { data: Float64Array.from(cell_A.flat()), shape: [cell_A.length / 2, 2, 2] },
+        hk: { data: hk, shape: [terms, 2] },
+        coefficients: { data: coefficients, shape: [terms, 2] },
       },
     },
   });

@@ -113,6 +113,7 @@ export class Filter {
 
   #psnr(word, passes) {
     const values = this.index.columns.psnr_dB;
+    if (!values) return;
     if (word === "noisy") for (let i = 0; i < passes.length; i++) passes[i] |= values[i] < NOISY_DB;
     if (word === "clean") for (let i = 0; i < passes.length; i++) passes[i] |= values[i] > CLEAN_DB;
   }

@@ -11,6 +11,9 @@ const GROUPS = {
   Provenance: ["id", "index", "split", "engine", "shard", "row", "sha256"],
 };
 const UNITS = { _e_per_A2: "e/Å²", _A: "Å", _pm: "pm", _dB: "dB", _keV: "keV", _mrad: "mrad", _deg: "°", _mm: "mm" };
+const ALL_LABELS = 10;
+/** What a shard stores of a sample beside maps. */
+const NO_MAPS = new Set(["image", "columns", "row_shift_A"]);
 const BIG = /([:[,]\s*)(\d{16,})(?=\s*[,\]}])/g;
 
 /** Fetch a sample's record; throws with a sentence for the visitor. */
@@ -29,10 +32,10 @@ export async function loadRecord(library, id, engine) {
 }
 
 /** All facts of the catalogue, in groups, under the names that `where=` knows. */
-export function factLists({ fields, spec, library, licence }) {
+export function factLists({ fields, spec, series, library, licence }) {
   const rest = Object.keys(fields).filter((key) => !Object.values(GROUPS).flat().includes(key));
   const lists = Object.entries({ ...GROUPS, "More of the catalogue": rest }).map(([title, keys]) => [title, keys.filter((key) => fields[key] !== null && fields[key] !== undefined && fields[key] !== "").map((key) => [key, fields[key]])]);
-  lists.find(([title]) => title === "Field and scan")[1].push(...seeds(spec));
+  lists.find(([title]) => title === "Field and scan")[1].push(...(series ? seeds(spec) : []));
   lists.find(([title]) => title === "Provenance")[1].push(["library", library.name], ["version", library.version], ["licence", licence]);
   return lists
     .filter(([, facts]) => facts.length)
@@ -55,13 +58,20 @@ export function prettySpec(spec) {
   return JSON.stringify(JSON.parse(spec.replace(BIG, '$1"#$2"')), null, 2).replace(/"#(\d+)"/g, "$1");
 }
 
+/** Labels as Python code: all by one name, or as a list of some. */
+export function labelsCode(labels) {
+  return labels.length === ALL_LABELS ? "LABELS" : `[${labels.map((label) => `"${label}"`).join(", ")}]`;
+}
+
 /** Python that loads exactly this sample. */
-export function snippet({ fields }) {
+export function snippet({ fields, series, arrays }) {
+  const stored = Object.keys(arrays).filter((name) => !NO_MAPS.has(name));
+  const labels = series ? "LABELS" : labelsCode([...stored, "position", "positionRadius"]);
   return [
-    "from temimagenet import LABELS, TEMImageNet",
+    `from temimagenet import ${labels === "LABELS" ? "LABELS, " : ""}TEMImageNet`,
     "",
     'data = TEMImageNet("library", split=None,',
-    `                   engine="${fields.engine}", labels=LABELS,`,
+    `                   engine="${fields.engine}", labels=${labels},`,
     `                   where="id == '${fields.id}'")`,
     "sample = data[0]",
     "print(sample)",
@@ -82,6 +92,7 @@ export function bound({ fields, engines }, points) {
     const twin = engines.includes("linear") ? element("a", { href: samplePage(fields.id, "linear") }, "its linear twin") : "linear images";
     return [say("Bounds are worked out by the linear model, which does not draw multislice images: see ", twin, ".")];
   }
+  if (fields.dose_e_per_A2 === null) return [say("None: others made this image, and its dose, which a bound needs, is not known.")];
   if (!points.some((point) => point.inside)) return [say("No column lies in the image.")];
   if (fields.scan_form === "published" && fields.scan_sigma_A > 0) return [say("None: its rows were moved by whole pixels, and such displacements have no density.")];
   const code = "from temimagenet.render import with_bounds\n\nbounds_pm = 100 * with_bounds(sample).columns.crlb_A";

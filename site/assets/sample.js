@@ -1,4 +1,5 @@
 // The sample page: image and labels out of the shard by byte range, in panes; facts, downloads and Python code.
+import { COLOURS } from "./colours.js";
 import { element, figure } from "./dom.js";
 import { SCHEMA, base, checkSchema, copy, save, tell } from "./library.js";
 import { Pane, View, kindColour, value } from "./panes.js";
@@ -19,7 +20,10 @@ const MAPS = {
   circularMask: ["circularMask", "", "grey"],
   smallcircularMask: ["smallcircularMask", "", "grey"],
 };
-const TITLES = Object.fromEntries(Object.entries(MAPS).map(([name, [title]]) => [name, title]));
+/** Maps of a sample: all, since what is not stored is drawn, unless others made the sample: then those that are stored. */
+const mapsOf = (of) => Object.keys(MAPS).filter((name) => of.series || name in of.arrays);
+/** A map's title and unit; images that others made have grey values. */
+const named = (of, name) => (of.series ? (MAPS[name] ?? ["expected counts", "e⁻"]) : [name === "image" ? "image: grey values" : name, ""]);
 const MOST_PANES = 4;
 
 const byId = (id) => document.getElementById(id);
@@ -57,7 +61,10 @@ async function start() {
 function about() {
   document.title = `${fields.id} ${fields.engine}: TEMImageNet`;
   byId("crumb").textContent = ` / ${record.library.name} / ${fields.id} / ${fields.engine}`;
-  byId("title").textContent = `${fields.entry}, ${fields.field_of_view_A} Å, ${fields.psnr_dB.toFixed(1)} dB${fields.engine === "linear" ? "" : `, ${fields.engine}`}`;
+  const told = [fields.entry, `${Number(fields.field_of_view_A.toPrecision(4))} Å`];
+  if (fields.psnr_dB !== null) told.push(`${fields.psnr_dB.toFixed(1)} dB`);
+  if (fields.engine !== "linear") told.push(fields.engine);
+  byId("title").textContent = told.join(", ");
   for (const which of ["previous", "next"]) if (record[which]) byId(which).href = samplePage(record[which], fields.engine);
   byId("facts").append(...factLists(record));
   byId("snippet").textContent = snippet(record);
@@ -79,19 +86,24 @@ function address() {
 
 /** Panes of a first visit: the image, and beside it, where there is room, a label that needs no further bytes. */
 function usual() {
-  return matchMedia("(max-width: 44rem)").matches ? "image:grey" : "image:grey,gaussianMask:inferno";
+  const beside = mapsOf(record).includes("gaussianMask") && !matchMedia("(max-width: 44rem)").matches;
+  return beside ? "image:grey,gaussianMask:inferno" : "image:grey";
 }
 
 function buildPanes() {
   const wanted = (query.get("panes") ?? usual()).split(",").map((part) => part.split(":"));
-  const known = wanted.filter(([name]) => name in MAPS).slice(0, MOST_PANES);
-  const unknown = wanted.filter(([name]) => !(name in MAPS)).map(([name]) => `“${name}”`);
-  if (unknown.length) tell(`This address asks for the maps ${unknown.join(", ")}, which no sample has; the rest applies.`);
-  for (const [name, colour] of known.length ? known : [["image"]]) addPane(name, colour);
+  const there = mapsOf(record);
+  const known = wanted.filter(([name]) => there.includes(name)).slice(0, MOST_PANES);
+  const unknown = wanted.filter(([name]) => !there.includes(name)).map(([name]) => `“${name}”`);
+  if (unknown.length) tell(`This address asks for the maps ${unknown.join(", ")}, which this sample does not have; the rest applies.`);
+  const strange = known.flatMap(([, colour]) => (colour === undefined || COLOURS.includes(colour) ? [] : [`“${colour}”`]));
+  if (strange.length) tell(`This address asks for the colours ${strange.join(", ")}, which there are not; the rest applies.`);
+  for (const [name, colour] of known.length ? known : [["image"]]) addPane(name, COLOURS.includes(colour) ? colour : undefined);
 }
 
 function addPane(name, colour) {
-  const pane = new Pane(view, scene, TITLES, { name, colour: colour ?? MAPS[name][2], first: !state.panes.length });
+  const titles = Object.fromEntries(mapsOf(record).map((key) => [key, named(record, key)[0]]));
+  const pane = new Pane(view, scene, titles, { name, colour: colour ?? MAPS[name][2], first: !state.panes.length });
   pane.addEventListener("name", () => {
     pane.colours.value = pane.colour = MAPS[pane.name][2];
     show(pane);
@@ -160,7 +172,7 @@ const seriesOf = (of) => once(`${of.fields.engine} series`, () => readSeries(of,
 /** A map: {data, shape, title, unit, engine}. "expected" is the image without noise, in electrons. */
 async function mapOf(of, name) {
   const engine = of.fields.engine;
-  const [title, unit] = MAPS[name] ?? ["expected counts", "e⁻"];
+  const [title, unit] = named(of, name);
   return { ...(await dataOf(of, name)), title, unit, engine };
 }
 
@@ -232,7 +244,8 @@ function rest() {
 /** What a column is. */
 function describe({ kind, atoms, weight_A2, x_px, y_px, crlb_x_A, crlb_y_A }) {
   const clean = kept.get(`${fields.engine} image`) && state.panes[0].maps[0];
-  const parts = [kind, `${figure(atoms)} ${atoms === 1 ? "atom" : "atoms"}`, `weight ${figure(weight_A2)} Å²`];
+  const parts = [kind === "unknown" ? "column" : kind];
+  if (Number.isFinite(weight_A2)) parts.push(`${figure(atoms)} ${atoms === 1 ? "atom" : "atoms"}`, `weight ${figure(weight_A2)} Å²`);
   if (clean) parts.push(`here ${value(clean, x_px, y_px, scene.size)}`);
   if (Number.isFinite(crlb_x_A)) parts.push(`bound ${(100 * crlb_x_A).toPrecision(3)} and ${(100 * crlb_y_A).toPrecision(3)} pm`);
   return parts.join(", ");
@@ -258,6 +271,7 @@ view.addEventListener("change", () => {
 });
 
 function listen() {
+  byId("noise").hidden = fields.dose_e_per_A2 === null;
   byId("noise").addEventListener("click", () => {
     state.noise = !state.noise;
     byId("noise").setAttribute("aria-pressed", state.noise);
@@ -272,7 +286,7 @@ function listen() {
   byId("fit").addEventListener("click", () => view.reset());
   byId("add").addEventListener("click", () => {
     const shown = state.panes.map((pane) => pane.name);
-    show(addPane(Object.keys(MAPS).find((name) => !shown.includes(name)) ?? "image"));
+    show(addPane(mapsOf(record).find((name) => !shown.includes(name)) ?? "image"));
     address();
   });
   byId("panes").addEventListener("click", (event) => event.target.classList.contains("close") && address());
@@ -333,9 +347,9 @@ function downloads() {
     const pane = state.panes[0];
     return [pane, pane.name === "image" && !state.noise ? "expected" : pane.name];
   };
-  button("NPZ", "image, ten labels, positions: numpy.load", async ({ archive }) => [name("sample.npz"), await archive(record, await columnsOf(record), (map) => dataOf(record, map))]);
+  button("NPZ", "image, labels, positions: numpy.load", async ({ archive }) => [name("sample.npz"), await archive(record, mapsOf(record), await columnsOf(record), (map) => dataOf(record, map))]);
   button("HDF5", "a shard of this one sample", async ({ singleShard }) => {
-    const [table, series] = await Promise.all([stored(record, "columns"), seriesOf(record)]);
+    const [table, series] = await Promise.all([stored(record, "columns"), record.series && seriesOf(record)]);
     return [name("sample.h5"), await singleShard(record, table, series, (array) => stored(record, array))];
   });
   button("PNG", "the first pane's map as it looks", async () => [name(`${chosen()[1]}.png`), await new Promise((done) => chosen()[0].canvas.toBlob(done))]);

@@ -1,6 +1,6 @@
 // The grid and the table of samples: only the rows in sight are elements, and these are used again while scrolling.
-import { sampleId, samplePage, word } from "./browse-index.js";
-import { element, figure } from "./dom.js";
+import { known, sampleId, samplePage, summary, told, word } from "./browse-index.js";
+import { element } from "./dom.js";
 
 const AROUND = 2;
 const SPAN_MOST = 5000;
@@ -8,22 +8,20 @@ const SETTLE_MS = 60;
 const TABLE_ROW = 40;
 const CAPTION = 44;
 
-/** Columns of the table: [field or null, heading, text of a row]. */
-const number = (field) => (index, row) => figure(index.columns[field][row]);
-const text = (field) => (index, row) => word(index, field, row);
+/** Columns of the table: field, heading, width. */
 const COLUMNS = [
-  ["index", "Sample", (index, row) => sampleId(index, row)],
-  ["entry", "Entry", text("entry")],
-  ["engine", "Engine", text("engine")],
-  ["condition", "Condition", text("condition")],
-  ["field_of_view_A", "View (Å)", text("field_of_view_A")],
-  ["rotation_deg", "Rotation (°)", text("rotation_deg")],
-  ["background", "Background", text("background")],
-  ["psnr_dB", "PSNR (dB)", number("psnr_dB")],
-  ["dose_e_per_A2", "Dose (e/Å²)", number("dose_e_per_A2")],
-  ["columns", "Columns", number("columns")],
-  ["scan_sigma_A", "Jitter (Å)", number("scan_sigma_A")],
-  ["split", "Split", text("split")],
+  ["index", "Sample", "7.2em"],
+  ["entry", "Entry", "minmax(7.4em, 1fr)"],
+  ["engine", "Engine", "5.4em"],
+  ["condition", "Condition", "5.5em"],
+  ["field_of_view_A", "View (Å)", "3.2em"],
+  ["rotation_deg", "Rotation (°)", "5.1em"],
+  ["background", "Background", "6.6em"],
+  ["psnr_dB", "PSNR (dB)", "4em"],
+  ["dose_e_per_A2", "Dose (e/Å²)", "5em"],
+  ["columns", "Columns", "5.2em"],
+  ["scan_sigma_A", "Jitter (Å)", "4em"],
+  ["split", "Split", "4.6em"],
 ];
 const NUMERIC = new Set(["condition", "field_of_view_A", "rotation_deg", "psnr_dB", "dose_e_per_A2", "columns", "scan_sigma_A"]);
 
@@ -257,7 +255,7 @@ export class Grid extends View {
     item.setAttribute("aria-setsize", this.rows.length);
     item.setAttribute("aria-posinset", item.at + 1);
     item.title1.textContent = word(index, "entry", row);
-    item.title2.textContent = `${word(index, "field_of_view_A", row)} Å, ${index.columns.psnr_dB[row].toFixed(1)} dB`;
+    item.title2.textContent = summary(index, row);
     item.classList.toggle("multislice", word(index, "engine", row) === "multislice");
     item.link.title = `${sampleId(index, row)}, ${word(index, "engine", row)}`;
   }
@@ -269,7 +267,8 @@ export class Table extends View {
     super(...parts);
     this.height = TABLE_ROW;
     this.headings = new Map();
-    const head = COLUMNS.map(([field, title]) => {
+    this.columns = COLUMNS.filter(([field]) => known(this.index, field));
+    const head = this.columns.map(([field, title]) => {
       const button = element("button", { type: "button", "data-sort": field }, title);
       const cell = element("div", { role: "columnheader", class: NUMERIC.has(field) ? "number" : "" }, button);
       this.headings.set(field, cell);
@@ -279,6 +278,7 @@ export class Table extends View {
     this.body.setAttribute("role", "rowgroup");
     const top = element("div", { role: "rowgroup", class: "head" }, element("div", { role: "row", class: "cells" }, pick, ...head));
     this.element = element("div", { class: "table", role: "table", "aria-label": "Samples" }, top, this.body);
+    this.element.style.setProperty("--tracks", this.columns.map(([, , width]) => width).join(" "));
   }
 
   measure() {
@@ -297,7 +297,7 @@ export class Table extends View {
     const link = element("a");
     const item = this.item(element("div", { class: "item cells", role: "row" }), link);
     const pick = element("div", { role: "cell", class: "pick" }, item.box, item.canvas);
-    item.cells = COLUMNS.map(([field]) => element("div", { role: "cell", class: NUMERIC.has(field) ? "number" : "" }));
+    item.cells = this.columns.map(([field]) => element("div", { role: "cell", class: NUMERIC.has(field) ? "number" : "" }));
     item.cells[0].append(link);
     item.append(pick, ...item.cells);
     item.items = [item];
@@ -310,9 +310,9 @@ export class Table extends View {
   }
 
   describe(item, row) {
-    COLUMNS.forEach(([, , told], k) => {
-      const node = k ? item.cells[k] : item.link;
-      node.textContent = told(this.index, row);
+    item.link.textContent = sampleId(this.index, row);
+    this.columns.forEach(([field], k) => {
+      if (k) item.cells[k].textContent = told(this.index, field, row);
     });
   }
 }

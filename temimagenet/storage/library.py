@@ -474,7 +474,9 @@ def _unknown_fields(spec: SampleSpec) -> dict[str, Any]:
     """What nobody knows of an image that others made."""
     if spec.specimen.kind != "unknown":
         return {}
-    return {"background": "unknown", "background_level": np.nan, "zone": "", "material": "unknown"}
+    words = dict.fromkeys(("background", "material", "contrast", "scan_modulation"), "unknown")
+    numbers = ("background_level", "rotation_deg", "offset_x_A", "offset_y_A", "scan_sigma_A")
+    return {**words, "zone": "", **dict.fromkeys(numbers, np.nan)}
 
 
 def _bound_fields(table: NDArray[np.float64]) -> dict[str, float]:

@@ -78,6 +78,7 @@ def many(site, library, tmp_path_factory):
     folder = tmp_path_factory.mktemp("many") / "site"
     shutil.copytree(site, folder, ignore=shutil.ignore_patterns("docs", "data"))
     catalogue = many_samples(read_catalogue(library), MANY)
+    catalogue["rotation_deg"] = np.linspace(0.0, 360.0, MANY)  # as a recipe draws it from a range
     (folder / INDEX).write_bytes(index_bytes(catalogue, json.loads((site / "thumbs/index.json").read_text()), "many"))
     return folder, catalogue
 
@@ -110,6 +111,9 @@ def test_a_hundred_thousand_samples_are_filtered_counted_sorted_and_scrolled(vis
         assert page.locator(".item.cells a").first.inner_text() == best["id"].iloc[0]
         page.get_by_role("button", name="Clear filters").click()
         counted(page, "100,000")
+        page.get_by_label("Rotation (°), from").fill("90")
+        counted(page, f"{(catalogue['rotation_deg'] >= 90).sum():,}")
+        page.get_by_label("Rotation (°), from").fill("")
         page.get_by_role("button", name="Grid").click()
         page.locator("#view").evaluate("view => view.scrollTo(0, view.scrollHeight)")
         worst = catalogue.sort_values("psnr_dB", kind="stable")["id"].iloc[0]
@@ -144,10 +148,11 @@ def test_the_address_holds_the_whole_state(page, server):
 
 @pytest.mark.browser
 def test_wrong_queries_are_told_and_the_rest_applies(page, server):
-    page.goto(f"{server}browse.html?colour=red&material=Pt|Xx&psnr_dB=a..b&columns=9..2&sort=-taste&view=round")
+    asked = "colour=red&material=Pt|Xx&psnr_dB=a..b&columns=9..2&sort=-taste&view=round&constructor=1&sort=toString"
+    page.goto(f"{server}browse.html?{asked}")
     counted(page, "4")
     notice = page.locator("#notice").inner_text()
-    for wrong in ("colour", "Xx", "a..b", "9..2", "-taste", "round"):
+    for wrong in ("colour", "Xx", "a..b", "9..2", "-taste", "round", "constructor", "toString"):
         assert wrong in notice
     assert "“Pt”" not in notice
 

@@ -87,16 +87,18 @@ def test_a_search_becomes_a_collection(page, server, library, tmp_path, monkeypa
 
 @pytest.mark.browser
 def test_what_a_collection_cannot_have_is_told(page, server):
-    page.goto(f"{server}collection.html?samples=linear:2,99,x;multislice:3")
+    page.goto(f"{server}collection.html?samples=linear:2,99,x,5-3;multislice:3")
     page.wait_for_function(SHOWN.format(1))
     text = page.locator("#notice").inner_text()
     assert "“x” is no number of a sample" in text
+    assert "“5-3” is no number of a sample" in text
     assert "does not have tiny-000099 linear, tiny-000003 multislice" in text
-    page.goto(f"{server}collection.html?material=Pt&colour=red&psnr_dB=many")
+    page.goto(f"{server}collection.html?material=Pt|Xx&colour=red&psnr_dB=many&toString=1")
     page.wait_for_selector("#tiles li")
     text = page.locator("#notice").inner_text()
-    assert "asks for “colour”" in text
-    assert "“many” is no range of psnr_dB" in text
+    assert "asks for material “Xx”, “colour”, psnr_dB “many” (a range is written 1..5), “toString”," in text
+    page.goto(f"{server}collection.html?q=pt&psnr_dB=99..")
+    page.get_by_text("finds no sample").wait_for()
 
 
 def test_checksums_for_the_command_line_are_those_of_the_files(site, library, library_copy):

@@ -359,7 +359,9 @@ def test_the_page_says_what_is_wrong_and_goes_on(browser, serving, twins, tmp_pa
         assert "No sample was asked for" in told(browser, address, "sample.html", "h1")[0]
         text, facts = told(browser, address, f"{path}&library=other", facts_of)
         assert "asks for the library “other”; these pages show “tiny”" in text
-        assert "maps “colour”" in told(browser, address, f"{path}&panes=colour:grey,noNoise:grey", facts_of)[0]
+        text, facts = told(browser, address, f"{path}&panes=colour:grey,toString:grey,noNoise:pink", facts_of)
+        assert "maps “colour”, “toString”" in text
+        assert "colours “pink”" in text
 
         content = shard.read_bytes()
         shard.unlink()

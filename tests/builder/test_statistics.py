@@ -50,14 +50,19 @@ def test_pictures_are_drawn_with_title_and_description(catalogue):
             assert 0 <= y <= y + h <= height + 0.2, key
 
 
-@pytest.mark.parametrize("change", ["one row", "all alike", "names of markup", "no numbers"])
+@pytest.mark.parametrize("change", ["one row", "all alike", "names of markup", "no numbers", "drawn from ranges"])
 def test_unusual_libraries_are_drawn(catalogue, change):
     odd: pd.DataFrame = {
         "one row": lambda: catalogue.head(1),
         "all alike": lambda: catalogue.assign(psnr_dB=20.0, dose_e_per_A2=1e6, columns=3, scan_sigma_A=0.0),
         "names of markup": lambda: catalogue.assign(material="<b>&"),
         "no numbers": lambda: catalogue.assign(dose_e_per_A2=np.nan),
+        "drawn from ranges": lambda: pd.concat([catalogue] * 4).assign(
+            rotation_deg=np.linspace(0.0, 360.0, 96), field_of_view_A=np.linspace(8.0, 40.0, 96)
+        ),
     }[change]()
     for plot in plots_of(odd).values():
         ET.fromstring(str(plot.svg))
         assert plot.rows
+    told = [title for section in library_plots(odd) for title in section.absent]
+    assert told == (["Dose (e/Å²)"] if change == "no numbers" else [])

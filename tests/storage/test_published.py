@@ -12,16 +12,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from builder.ledger import Ledger
-from builder.samples import write_samples
 from temimagenet import LABELS, PublishedTEMImageNet, TEMImageNet, collate, sample_spec
 from temimagenet.cli import app
-from temimagenet.errors import DatasetError, LabelError, PortalError, RecipeError
+from temimagenet.errors import DatasetError, LabelError, RecipeError
 from temimagenet.labels import MAPS
 from temimagenet.recipe import spec_from_json, spec_to_json
 from temimagenet.render import render
-from temimagenet.storage import Shard, read_catalogue, repack_library, verify_library
-from temimagenet.storage.library import read_manifest
+from temimagenet.storage import Shard, repack_library, verify_library
 from temimagenet.storage.published import PublishedFolder, condition_of, convert_published
 
 NUMBERS = (1, 1072, 2143, 2962, 3403, 3592)
@@ -293,8 +290,6 @@ def test_samples_of_others_have_no_series_and_say_so(tree, tmp_path):
         pytest.raises(LabelError, match=r"sample 2: .* no Fourier series"),
     ):
         shard.series(2)
-    with pytest.raises(PortalError, match=r"linear-00000\.h5: .* no Fourier series"):
-        write_samples(Ledger(tmp_path / "site"), out, read_manifest(out), read_catalogue(out), tmp_path / "site")
     with pytest.raises(LabelError, match="gaussianMask is absent"):
         repack_library(out, tmp_path / "fast", ["gaussianMask"])
     labels = ["circularMask", "noNoiseUpinterpolation2x", "position"]
