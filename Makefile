@@ -36,6 +36,10 @@ benchmark: env
 build/tools/node_modules/vnu-jar:
 	npm install --silent --no-audit --no-fund --prefix build/tools vnu-jar@26.9.27
 
+# The runtime for graphics cards of the page "Try it": portal --webgpu build/tools/node_modules/onnxruntime-web/dist
+build/tools/node_modules/onnxruntime-web:
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/tools onnxruntime-web@1.22.0
+
 env: $(VENV)/.made
 
 # PyTorch first and pinned: everything after finds it there.

@@ -185,6 +185,10 @@ def portal(
     validation: Annotated[
         Path, typer.Option(help="Folder of the networks' validation; that of the shipped weights unless given.")
     ] = _VALIDATION,
+    webgpu: Annotated[
+        Path | None,
+        typer.Option(help="Folder dist of npm's onnxruntime-web: “Try it” then offers graphics cards; 22 MB more."),
+    ] = None,
 ) -> None:
     """Build the website of a library: static files for any web server. Run again, it makes only what changed."""
     report = build_portal(
@@ -195,6 +199,7 @@ def portal(
         docs=docs,
         records=records,
         validation=validation,
+        webgpu=webgpu,
         on_left_out=_tell_left_out,
     )
     table = Table("part", "files", "size", "made", "reused", title_justify="left")

@@ -72,6 +72,7 @@ def build_portal(
     records: Path | None = None,
     on_left_out: Callable[[str], object] | None = None,
     validation: Path | None = None,
+    webgpu: Path | None = None,
 ) -> PortalReport:
     """Build the site, or what of it an earlier build into the same folder did not make already.
 
@@ -86,11 +87,12 @@ def build_portal(
         records: folder of the precision benchmark's records, for the leaderboard.
         on_left_out: called with each record that the leaderboard leaves out, and why.
         validation: folder of the networks' validation, for its page.
+        webgpu: folder `dist` of npm's onnxruntime-web; the page that runs the network then offers graphics cards.
 
     Raises:
         ShardError: the library is not finished or damaged.
         PrecisionError: there is no such folder of a validation.
-        PortalError: the documentation does not build, or a link of the site leads nowhere.
+        PortalError: the documentation does not build, a link of the site leads nowhere, or `webgpu` lacks a file.
     """
     start = time.perf_counter()
     manifest = read_manifest(library)
@@ -102,7 +104,7 @@ def build_portal(
         _assets(ledger, out)
         thumbnails = write_thumbnails(ledger, library, manifest, catalogue, out)
         ledger.write("index", INDEX, index_bytes(catalogue, thumbnails, manifest["name"]))
-        write_model(ledger, library, catalogue, out)
+        write_model(ledger, library, catalogue, out, webgpu)
         labels = write_samples(ledger, library, manifest, catalogue, out)
         if data_url is None:
             _link_library(ledger, library, manifest, out / DATA)
@@ -111,7 +113,8 @@ def build_portal(
         leaderboard = leaderboard_facts(records)
         results = leaderboard | {"validation": validation_facts(validation, ledger), "validated": True}
         mosaic = write_mosaic(ledger, catalogue, thumbnails, out)
-        pages = _pages(ledger, manifest, catalogue, addresses, docs, results | {"mosaic": mosaic, "labels": labels})
+        results |= {"mosaic": mosaic, "labels": labels, "webgpu": webgpu is not None}
+        pages = _pages(ledger, manifest, catalogue, addresses, docs, results)
         _metadata(ledger, manifest, catalogue, addresses, [*pages, *_doc_pages(out, docs)])
         parts = ledger.report()
     _tell(leaderboard["left_out"], on_left_out)

@@ -17,22 +17,45 @@ from PIL import Image
 
 from builder.ledger import Ledger, digest_of_files
 from temimagenet import models
+from temimagenet.errors import PortalError
 from temimagenet.models import TASKS, Model, columns, inputs, load_model, predict
 from temimagenet.models.export import onnx_bytes
 from temimagenet.models.unet import COLUMN_CHANNELS
 from temimagenet.storage import Shard
 
-__all__ = ["model_facts", "write_model"]
+__all__ = ["WEBGPU", "model_facts", "write_model"]
 
 FOLDER = "model"
+WEBGPU = "webgpu"
+
+_WEBGPU_FILES = {
+    "ort.webgpu.min.mjs": "e131e81c9324807e1e6f9103e8f8e936112827dcc9993cde9407a333b1f07ae0",
+    "ort-wasm-simd-threaded.jsep.mjs": "1cbcba8f2c769c1eecbab66a1b1e55ef11704515bf4306373e3db3c37cf6dcd8",
+    "ort-wasm-simd-threaded.jsep.wasm": "b45970d0632383a057c27ca5b660b216f8e00c17cf8db9f6207b5e4abc839368",
+}
+"""The runtime for graphics cards of onnxruntime-web, in the vendored version, with digests; first what is imported.
+
+With 22 MB it is twice as large as all that is vendored, so it is not: builds take it from npm's package on request.
+"""
 
 _TILE_PX = 1024
 _MOST_PIXELS = 4096**2
 _EXAMPLE_DB = 14.0
 
 
-def write_model(ledger: Ledger, library: Path, catalogue: pd.DataFrame, out: Path) -> None:
-    """Write the shipped network, its constants and an example image of the library into `model/` of a site."""
+def write_model(ledger: Ledger, library: Path, catalogue: pd.DataFrame, out: Path, webgpu: Path | None = None) -> None:
+    """Write the shipped network, its constants and an example image of the library into `model/` of a site.
+
+    Args:
+        ledger: knows which are there already.
+        library: the library's folder.
+        catalogue: a row a sample and engine.
+        out: the site's folder.
+        webgpu: folder `dist` of npm's onnxruntime-web, whose runtime for graphics cards goes into `webgpu/`.
+
+    Raises:
+        PortalError: the runtime is missing there or of another version.
+    """
     folder = out / FOLDER
 
     def network() -> tuple[Sequence[Path], str]:
@@ -46,6 +69,10 @@ def write_model(ledger: Ledger, library: Path, catalogue: pd.DataFrame, out: Pat
     made_of = [digest_of_files([Path(__file__), package, package.parent / "data" / "weights"]), version("onnx")]
     facts = model_facts() | {"file": ledger.piece("model", "network", made_of, network)}
     facts |= {"example": _example(ledger, library, catalogue)}
+    if webgpu is not None:
+        for name, digest in _WEBGPU_FILES.items():
+            ledger.write(WEBGPU, f"{WEBGPU}/{name}", _runtime(webgpu / name, digest))
+        facts |= {"webgpu": f"{WEBGPU}/{next(iter(_WEBGPU_FILES))}"}
     ledger.write("model", f"{FOLDER}/network.json", json.dumps(facts, indent=1))
 
 
@@ -68,6 +95,18 @@ def model_facts() -> dict[str, Any]:
         "heard_chance": columns._LEAST_CHANCE,
         "apart_A": columns._APART_A,
     }
+
+
+def _runtime(path: Path, digest: str) -> bytes:
+    """A file of the runtime for graphics cards."""
+    found = path.read_bytes() if path.is_file() else None
+    if found is None or hashlib.sha256(found).hexdigest() != digest:
+        what = "missing" if found is None else "of another version or damaged"
+        raise PortalError(
+            f"{path}: {what}; get the right one with `make build/tools/node_modules/onnxruntime-web` and give its "
+            "folder dist"
+        )
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -94,6 +94,9 @@ function forget() {
 
 // Running the network
 
+// Where the site has the runtime for it, and the browser gives pages a graphics card.
+if (byId("card")) navigator.gpu?.requestAdapter().then((adapter) => (byId("card").hidden = !adapter), () => {});
+
 byId("form").addEventListener("submit", (event) => {
   event.preventDefault();
   tell("");
@@ -107,7 +110,7 @@ byId("form").addEventListener("submit", (event) => {
   wait("Loading the network, some 16 MB the first time");
   asked = pixelSizeA;
   const { data, rows, columns } = image;
-  worker.postMessage({ image: { data, rows, columns }, pixelSizeA });
+  worker.postMessage({ image: { data, rows, columns }, pixelSizeA, webgpu: Boolean(byId("webgpu")?.checked) });
 });
 byId("stop").addEventListener("click", stop);
 

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import KDTree
 
-from builder.try_it import model_facts
+from builder.ledger import Ledger
+from builder.portal import build_portal
+from builder.try_it import model_facts, write_model
+from temimagenet.errors import PortalError
 from temimagenet.models import TASKS, Prediction, load_model
 from temimagenet.models.inputs import choose_grid, levels
 from temimagenet.precision import case_images
+from temimagenet.storage import read_catalogue
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 MAPS = tuple(TASKS.values())
@@ -401,3 +406,46 @@ def test_the_model_that_is_served_is_small_and_its_constants_are_pythons(server:
         "async (name) => (await (await fetch('model/' + name)).arrayBuffer()).byteLength", facts["file"]
     )
     assert size < 5.5e6
+
+
+@pytest.mark.slow
+def test_a_graphics_card_gives_what_python_gives(browser: Any, serving: Any, library: Path, tmp_path: Path) -> None:
+    """Needs `make build/tools/node_modules/onnxruntime-web`; Chromium's own software stands in for the card."""
+    package = Path(__file__).resolve().parents[2] / "build/tools/node_modules/onnxruntime-web/dist"
+    build_portal(library, tmp_path / "site", docs=False, webgpu=package)
+    image = _rendered()[2][:64, :64]
+    with serving(tmp_path / "site") as address:
+        card = browser.browser_type.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"],
+        )
+        page = card.new_page()
+        page.set_default_timeout(300_000)
+        asked: list[str] = []
+        page.context.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{address}try.html")
+        page.get_by_label("on the graphics card (WebGPU)").check()
+        buffer = _npy(image)
+        page.locator("#file").set_input_files({"name": "a.npy", "mimeType": "", "buffer": buffer})
+        _wait_for(page, "a.npy", "#drop")
+        page.get_by_label("Pixel size in Å").fill("0.12")
+        page.get_by_role("button", name="Find the columns").click()
+        _wait_for(page, "Done in")
+        assert any(url.endswith(".jsep.wasm") for url in asked)
+        assert all(url.startswith((address, "blob:")) for url in asked)
+        maps = {}
+        for name in MAPS:
+            page.get_by_label("Show").select_option(name)
+            maps[name] = np.load(io.BytesIO(_take_home(page, "This map (NPY)")))
+        rows = list(csv.DictReader(io.StringIO(_take_home(page, "Columns (CSV)").decode())))
+        card.close()
+    told = load_model("all").predict(image, 0.12, MAPS)
+    _assert_same(maps, np.array([[float(row["x_px"]), float(row["y_px"])] for row in rows]), told, image, 0.12)
+
+
+def test_graphics_cards_are_offered_only_with_their_runtime(page: Any, library: Path, tmp_path: Path) -> None:
+    assert page.locator("#webgpu").count() == 0
+    (tmp_path / "ort.webgpu.min.mjs").write_text("export {}")
+    for folder, told in ((tmp_path, "of another version or damaged"), (tmp_path / "none", "missing")):
+        with pytest.raises(PortalError, match=rf"ort\.webgpu\.min\.mjs: {told}"), Ledger(tmp_path) as ledger:
+            write_model(ledger, library, read_catalogue(library), tmp_path, folder)
