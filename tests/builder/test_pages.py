@@ -19,6 +19,7 @@ PAGES = (
     "downloads",
     "leaderboard",
     "validation",
+    "try",
 )
 
 

@@ -204,12 +204,15 @@ def test_a_visitor_gets_what_python_gives(
 
 
 def test_the_example_needs_two_clicks(page: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
     page.get_by_role("button", name="Take an example").click()
     _wait_for(page, "The example’s own", "#source")
     page.get_by_role("button", name="Find the columns").click()
     _wait_for(page, "Done in")
     page.locator("#view").hover()
     _wait_for(page, "value")
+    assert [(found["id"], found["nodes"]) for found in Axe().run(page).response["violations"]] == []
 
 
 def _tag(name: str, body: bytes, wide: bool, kind: int) -> bytes:
