@@ -85,17 +85,26 @@ def _section(title: str, *plots: Plot) -> Section:
 
 def library_plots(catalogue: pd.DataFrame) -> tuple[Section, ...]:
     """All plots of a library's catalogue; what is not known of any sample is told by name."""
-    optics = {
-        str(condition): f"{condition}: {row['energy_keV']:g} keV, {row['aperture_mrad']:g} mrad"
-        for condition, row in catalogue.groupby("condition").first().iterrows()
-    }
+    optics = {}
+    for condition, group in catalogue.groupby("condition"):
+        alike = group[["energy_keV", "aperture_mrad"]].drop_duplicates()
+        energy, aperture = alike.iloc[0]
+        told = f"{energy:g} keV, {aperture:g} mrad" if len(alike) == 1 else "various"
+        optics[str(condition)] = f"{condition}: {told}"
     by_size = "Most frequent first."
     known = catalogue[catalogue["morphology"] != "unknown"]
     return (
         _section(
             "What was imaged",
             _bars(catalogue, "material", "Material", by_size, by_count=True),
-            _bars(known, "zone", "Zone axis", "Amorphous films have none.", by_count=True, missing="none"),
+            _bars(
+                known,
+                "zone",
+                "Zone axis",
+                "Amorphous films and random specimens have none.",
+                by_count=True,
+                missing="none",
+            ),
             _bars(catalogue, "morphology", "Morphology", by_size, by_count=True),
             _bars(catalogue, "split", "Split", "Held out: structures that training never sees."),
             *([_rings(catalogue)] if (catalogue["morphology"] == "amorphous").any() else []),

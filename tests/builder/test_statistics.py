@@ -58,11 +58,16 @@ def test_unusual_libraries_are_drawn(catalogue, change):
         "names of markup": lambda: catalogue.assign(material="<b>&"),
         "no numbers": lambda: catalogue.assign(dose_e_per_A2=np.nan),
         "drawn from ranges": lambda: pd.concat([catalogue] * 4).assign(
-            rotation_deg=np.linspace(0.0, 360.0, 96), field_of_view_A=np.linspace(8.0, 40.0, 96)
+            rotation_deg=np.linspace(0.0, 360.0, 96),
+            field_of_view_A=np.linspace(8.0, 40.0, 96),
+            energy_keV=np.linspace(60.0, 300.0, 96),
         ),
     }[change]()
     for plot in plots_of(odd).values():
         ET.fromstring(str(plot.svg))
         assert plot.rows
+    if change == "drawn from ranges":
+        assert plots_of(odd)["by-condition"].rows[0][0] == "1: various"
+        assert "of-rotation-deg" in plots_of(odd)
     told = [title for section in library_plots(odd) for title in section.absent]
     assert told == (["Dose (e/Å²)"] if change == "no numbers" else [])
