@@ -20,8 +20,21 @@ app = typer.Typer(help="Atoms in electron micrographs.", no_args_is_help=True, a
 console = Console()
 
 
+def _tell_version(wanted: bool) -> None:
+    """Print the version and end, where it is asked for."""
+    if wanted:
+        from temimagenet import __version__
+
+        console.print(f"temimagenet {__version__}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version and end.")
+    ] = False,
+) -> None:
     """Atoms in electron micrographs."""
 
 
@@ -143,7 +156,9 @@ def adapt(
     structure: Annotated[Path, typer.Argument(help="Structure file (CIF) of the crystal.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     zone: Annotated[str, typer.Option(help="Zone axis along the beam.")] = "[001]",
-    pixel_size: Annotated[float, typer.Option(help="Pixel size of your images in angstrom; several where 0.")] = 0.0,
+    pixel_size: Annotated[
+        str, typer.Option(help="Edge of your images' pixels: 0.13 (angstrom), 13pm, 0.013nm; several unless given.")
+    ] = "",
     optics: Annotated[
         str, typer.Option(help="keV,mrad,source size in angstrom, such as 200,24,0.9; those of v1 unless given.")
     ] = "",
@@ -156,6 +171,7 @@ def adapt(
     """Teach the shipped network one crystal, and tell what that brings."""
     from rich.table import Table
 
+    from temimagenet.micrographs.units import parse_length
     from temimagenet.models.adapt import adapt as run
     from temimagenet.models.adapt import adapt_settings
 
@@ -167,9 +183,8 @@ def adapt(
         raise ModelError(f"{structure}: expected a structure file (.cif)")
     if zone.isdigit():
         zone = f"[{zone}]"
-    chosen = adapt_settings(
-        structure, zone, pixel_size_A=pixel_size, optics=numbers, steps=steps, start_from=start_from
-    )
+    size = parse_length(pixel_size) if pixel_size else 0.0
+    chosen = adapt_settings(structure, zone, pixel_size_A=size, optics=numbers, steps=steps, start_from=start_from)
     done = run(chosen, out, images=images, resume=resume, device=device)
     table = Table(title=f"{images} rendered images that were not learnt from")
     for head in ("", "recall", "precision", "error (pm)", "denoised (dB)", "as seen (dB)"):
@@ -270,9 +285,9 @@ def enhance(
         str,
         typer.Option(
             help="denoise, denoise-background, superresolution, circularMask, gaussianMask, or other labels; several "
-            "with commas."
+            "with commas. Unless given that of --model; denoise,superresolution where it draws all."
         ),
-    ] = "denoise,superresolution",
+    ] = "",
     out: Out = Path("results"),
     signal: SignalOption = None,
     frame: FrameOption = None,
@@ -366,10 +381,15 @@ def _opening(pixel_size: str, signal: str | None, frame: str | None) -> Opening:
 
 def _run(verb: str, job: Job, images: list[str], opening: Opening, out: Path, device: str, jsonl: bool) -> None:
     """Do a job with every image; exit status 1 where one failed."""
+    import logging
+
     from temimagenet.device import check_device
     from temimagenet.micrographs import batch
 
     check_device(device)
+    for reader in ("rsciio", "tifffile"):
+        # What they say of damaged files is told in the summary.
+        logging.getLogger(reader).setLevel(logging.CRITICAL)
     if batch.run(verb, job, images, opening, out, jsonl=jsonl):
         raise typer.Exit(1)
 
@@ -378,7 +398,7 @@ def _run(verb: str, job: Job, images: list[str], opening: Opening, out: Path, de
 def desktop(
     file: Annotated[Path | None, typer.Argument(help="A micrograph, or a session that was saved.")] = None,
     pixel_size: PixelSize = "",
-    signal: Annotated[int | None, typer.Option(min=0, help="Of a file with several: its number.")] = None,
+    signal: SignalOption = None,
     frame: FrameOption = None,
 ) -> None:
     """Open the desktop app: napari with a dock that finds, refines and analyses columns, and points to edit."""
@@ -397,7 +417,9 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="The file, such as all.onnx or all.pt2.")],
-    format: Annotated[str, typer.Option(help="onnx, or torch: a program of torch.export.")] = "onnx",
+    format: Annotated[
+        str | None, typer.Option(help="onnx, or torch: a program of torch.export. By the file's ending unless given.")
+    ] = None,
 ) -> None:
     """Write a network for other programs: ONNX of any image size, or a program of torch.export for C++."""
     from temimagenet.models import load_model

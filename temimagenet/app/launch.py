@@ -14,14 +14,14 @@ __all__ = ["launch"]
 
 
 def launch(
-    path: str | Path | None = None, *, signal: int | None = None, frame: str | None = None,
+    path: str | Path | None = None, *, signal: int | str | None = None, frame: str | None = None,
     pixel_size_A: float | None = None,
 ) -> None:  # fmt: skip
     """Open napari with the app's dock, and return when its window is closed.
 
     Args:
         path: an image or a session to open; none unless given.
-        signal: number of an image's signal, as in `open_image`.
+        signal: number or title of an image's signal, as in `open_image`.
         frame: its frame.
         pixel_size_A: its pixel size; the file's own unless given.
 

@@ -29,8 +29,8 @@ from temimagenet.localize import (
 from temimagenet.localize.detect import spot_width_px
 from temimagenet.localize.network import read_map
 from temimagenet.micrographs.analyses import Analysis
-from temimagenet.micrographs.methods import MOST_JOINT, choose_method, uses_network
-from temimagenet.micrographs.read import Micrograph, Signal, list_signals, read_micrograph
+from temimagenet.micrographs.methods import MOST_JOINT, choose_method, locate, uses_network
+from temimagenet.micrographs.read import Micrograph, Signal, choose_signal, list_signals, read_micrograph
 from temimagenet.models.faster_rcnn import ColumnRCNN
 from temimagenet.models.predict import Model, recall_model
 from temimagenet.models.unet import FINE_MAPS
@@ -159,13 +159,13 @@ def default_choice(signals: Sequence[Signal]) -> tuple[int, str | None]:
 
 
 def open_image(
-    path: str | Path, *, signal: int | None = None, frame: str | None = None, pixel_size_A: float | None = None
+    path: str | Path, *, signal: int | str | None = None, frame: str | None = None, pixel_size_A: float | None = None
 ) -> Session:
     """Begin a session with an image.
 
     Args:
         path: any file that `read_micrograph` reads.
-        signal: its number in the file; chosen by `default_choice` unless given.
+        signal: its number in the file, or a part of its title; chosen by `default_choice` unless given.
         frame: number of a frame, or "sum"; likewise.
         pixel_size_A: the file's own unless given.
 
@@ -175,6 +175,8 @@ def open_image(
     """
     file = Path(path)
     signals = list_signals(file)
+    if isinstance(signal, str):
+        signal = signals.index(choose_signal(signals, signal)[0])
     if signal is None:
         signal, usual = default_choice(signals)
         frame = usual if frame is None else frame
@@ -297,8 +299,9 @@ def find_columns(session: Session, settings: Settings) -> Session:
         settings.method, _own_model(settings), settings.device, scale=SCALES[settings.scale], tile_px=settings.tile_px
     )
     report(method.name, 0, 1)
-    columns = method(session.micrograph.image.astype(np.float64), size)
-    return session.did(f"{len(columns)} columns by {method.name}", columns=columns, settings=settings)
+    found = locate(method, session.micrograph)
+    told = " ".join((f"{len(found.columns)} columns by {found.method}.", *found.notes)).removesuffix(".")
+    return session.did(told, columns=found.columns, settings=settings)
 
 
 def _own_model(settings: Settings) -> str:

@@ -186,7 +186,7 @@ class AtomsWidget(QWidget):
     # Opening.
 
     def open(
-        self, path: str | Path, *, signal: int | None = None, frame: str | None = None,
+        self, path: str | Path, *, signal: int | str | None = None, frame: str | None = None,
         pixel_size_A: float | None = None,
     ) -> None:  # fmt: skip
         """Open an image or a session, in the thread."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
+from numbers import Real
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -136,10 +137,13 @@ def check_starts(
         LocalizeError: not finite (N, 2) positions on the image, or a spot narrower than 0.3 pixels or wider than the
             image.
     """
-    start = np.asarray(start_px, dtype=np.float64)
+    try:
+        start = np.asarray(start_px, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise LocalizeError("starts: expected finite (N, 2) positions (x, y) in pixels") from error
     if start.ndim != 2 or start.shape[1] != 2 or not np.isfinite(start).all():
         raise LocalizeError(f"starts of shape {start.shape}: expected finite (N, 2) positions (x, y) in pixels")
-    if not 0.3 <= width_px < min(values.shape):
+    if not (isinstance(width_px, Real) and 0.3 <= width_px < min(values.shape)):
         raise LocalizeError(f"width {width_px} px: expected 0.3 or more and less than the image")
     outside = ((start < -0.5) | (start > np.array(values.shape[::-1]) - 0.5)).any(axis=1)
     if outside.any():

@@ -30,6 +30,7 @@ __all__ = [
     "analysis_files",
     "parse_region",
     "strain_files",
+    "strain_notes",
     "tell_analysis",
     "tell_strain",
 ]
@@ -126,6 +127,24 @@ def tell_strain(strain: StrainMap) -> dict[str, Any]:
         "strained": int(np.isfinite(strain.exx).sum()), "reference_px": strain.reference_px,
         "a_px": strain.vectors_px[0].tolist(), "b_px": strain.vectors_px[1].tolist(),
     }  # fmt: skip
+
+
+def strain_notes(
+    columns: FoundColumns, reference_px: tuple[float, float, float, float] | None = None
+) -> tuple[str, ...]:
+    """What a user should know of strain against an image's mean: that there is none of grains, a sentence.
+
+    Args:
+        columns: those that strain was measured of.
+        reference_px: the region that was taken for unstrained; the whole image where None.
+    """
+    if reference_px is not None:
+        return ()
+    try:
+        fit_lattice(columns)
+    except LocalizeError as error:
+        return (f"Strain against the image's mean says little here ({error}): give a reference region in one grain.",)
+    return ()
 
 
 def strain_files(strain: StrainMap) -> dict[str, bytes | str]:

@@ -17,17 +17,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from temimagenet import __version__
-from temimagenet.errors import MicrographError, TEMImageNetError
-from temimagenet.localize.protocol import FoundColumns, Localizer
+from temimagenet.errors import LocalizeError, MicrographError, TEMImageNetError
+from temimagenet.localize.protocol import Localizer
 from temimagenet.micrographs.files import (
     FORMATS,
+    check_folder,
     encode_columns,
     expand,
     result_names,
     tell_columns,
     write_whole,
 )
-from temimagenet.micrographs.methods import MOST_JOINT, Automatic
+from temimagenet.micrographs.methods import Located
+from temimagenet.micrographs.methods import locate as find
 from temimagenet.micrographs.pictures import overlay_png, overlay_svg, png, tiff, to_8bit
 from temimagenet.micrographs.read import Micrograph, read_micrograph
 
@@ -109,9 +111,11 @@ def run(verb: str, job: Job, images: Sequence[str], opening: Opening, out: Path,
         How many images failed.
 
     Raises:
-        MicrographError: a folder or pattern without images.
+        MicrographError: a folder or pattern without images, or results that cannot be written there.
+        KeyboardInterrupt: the user ended it; what was done is told first.
     """
     files = expand(images)
+    check_folder(out)
     names = result_names(files, lambda name, file: _belongs_to_another(out / f"{name}_{verb}.json", file))
     told, shown = Console(stderr=True), Console()
     lines = []
@@ -121,19 +125,25 @@ def run(verb: str, job: Job, images: Sequence[str], opening: Opening, out: Path,
     )  # fmt: skip
     with Progress(*columns, console=told, transient=True, disable=not told.is_terminal) as progress:
         bar = progress.add_task(verb, total=len(files))
-        for file, name in zip(files, names, strict=True):
-            progress.update(bar, description=escape(file.name[:40]))
-            line = _one(verb, job, file, name, opening, out, files)
-            lines.append(line)
-            if jsonl:
-                print(line.as_json(), flush=True)
-            elif line.error:
-                failure = f"{escape(str(file))}: {escape(line.error)}"
-                progress.console.print(f"[bold red]failed:[/] {failure}", soft_wrap=True)
-            progress.advance(bar)
+        try:
+            for file, name in zip(files, names, strict=True):
+                progress.update(bar, description=escape(file.name[:40]))
+                line = _one(verb, job, file, name, opening, out, files)
+                lines.append(line)
+                if jsonl:
+                    print(line.as_json(), flush=True)
+                elif line.error:
+                    failure = f"{escape(str(file))}: {escape(line.error)}"
+                    progress.console.print(f"[bold red]failed:[/] {failure}", soft_wrap=True)
+                progress.advance(bar)
+        except KeyboardInterrupt:
+            progress.stop()
+            if not jsonl:
+                _show(shown, lines, out, len(files))
+            raise
     failed = sum(bool(line.error) for line in lines)
     if not jsonl:
-        _show(shown, lines, out)
+        _show(shown, lines, out, len(files))
     return failed
 
 
@@ -173,8 +183,8 @@ def _belongs_to_another(record: Path, file: Path) -> bool:
     return bool(source != str(file.resolve()))
 
 
-def _show(console: Console, lines: Sequence[_Line], out: Path) -> None:
-    """The summary: a table of what was done, notes, and where the files are."""
+def _show(console: Console, lines: Sequence[_Line], out: Path, count: int) -> None:
+    """The summary: a table of what was done, notes, how many of all that were asked for, and where the files are."""
     done = [line for line in lines if not line.error]
     if done:
         # What is the same for all is in the records.
@@ -191,8 +201,10 @@ def _show(console: Console, lines: Sequence[_Line], out: Path) -> None:
     for note in dict.fromkeys(note for line in done for note in line.notes):
         of = [line.image.name for line in done if note in line.notes]
         console.print(f"[yellow]note[/] ({escape(of[0] if len(of) == 1 else f'{len(of)} images')}): {escape(note)}")
-    if len(lines) > 1 or not done:
-        console.print(f"{len(done)} of {len(lines)} images done", style="" if len(done) == len(lines) else "bold red")
+    if count > 1 or not done:
+        stopped = ", then stopped" if len(lines) < count else ""
+        style = "" if len(done) == count else "bold red"
+        console.print(f"{len(done)} of {count} images done{stopped}", style=style)
     if done:
         console.print(f"results are in {escape(str(out))}")
 
@@ -202,15 +214,6 @@ def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return "–"
     return f"{value:.3g}" if isinstance(value, float) else escape(str(value))
-
-
-def _remarks(columns: FoundColumns, localizer: Localizer) -> tuple[str, ...]:
-    """What a user should know of what was found."""
-    if not len(columns):
-        return ("No column was found.",)
-    if isinstance(localizer, Automatic) and len(columns) > MOST_JOINT:
-        return (f"More than {MOST_JOINT} columns: told by the network alone; --method scan-aware fits them.",)
-    return ()
 
 
 def locate(localizer: Localizer, formats: Sequence[str], *, pictures: bool = True) -> Job:
@@ -224,11 +227,13 @@ def locate(localizer: Localizer, formats: Sequence[str], *, pictures: bool = Tru
         raise MicrographError(f"format {', '.join(unknown)}: expected of {', '.join(FORMATS)}")
 
     def job(micrograph: Micrograph) -> Done:
-        columns = localizer(micrograph.image.astype(np.float64), micrograph.calibrated())
-        told = {**tell_columns(columns), "method": localizer.name}
+        found = find(localizer, micrograph)
+        columns = found.columns
+        told = {**tell_columns(columns), "method": found.method}
         facts = {
             "image": micrograph.path.name, "signal": micrograph.title, "calibration": micrograph.calibration, **told,
-            "version": __version__, "unit": "positions from the centre of the first pixel, x along rows, y downwards",
+            "notes": [*micrograph.notes, *found.notes], "version": __version__,
+            "unit": "positions from the centre of the first pixel, x along rows, y downwards",
         }  # fmt: skip
         contents: dict[str, bytes | str] = {
             f"_columns.{FORMATS[form][0]}": encode_columns(columns, form, facts) for form in dict.fromkeys(formats)
@@ -236,7 +241,7 @@ def locate(localizer: Localizer, formats: Sequence[str], *, pictures: bool = Tru
         if pictures:
             contents["_columns.png"] = overlay_png(micrograph.image, columns)
             contents["_columns.svg"] = overlay_svg(micrograph.image, columns)
-        return Done(contents, told, _remarks(columns, localizer))
+        return Done(contents, told, found.notes)
 
     return job
 
@@ -249,13 +254,13 @@ def strain(localizer: Localizer, reference_px: tuple[float, float, float, float]
         reference_px: left, top, right and bottom of the unstrained region in pixels; the whole image where None.
     """
     from temimagenet.analysis import measure_strain
-    from temimagenet.micrographs.analyses import strain_files, tell_strain
+    from temimagenet.micrographs.analyses import strain_files, strain_notes, tell_strain
 
     def job(micrograph: Micrograph) -> Done:
-        columns = localizer(micrograph.image.astype(np.float64), micrograph.calibrated())
-        found = measure_strain(columns, reference_px)
-        told = {**tell_columns(columns), **tell_strain(found), "method": localizer.name}
-        return Done(strain_files(found), told)
+        found = find(localizer, micrograph)
+        measured = _or_doubt(found, lambda: measure_strain(found.columns, reference_px))
+        told = {**tell_columns(found.columns), **tell_strain(measured), "method": found.method}
+        return Done(strain_files(measured), told, (*found.notes, *strain_notes(found.columns, reference_px)))
 
     return job
 
@@ -270,12 +275,20 @@ def analyse(localizer: Localizer, classes: int | None = None) -> Job:
     from temimagenet.micrographs.analyses import analyse_columns, analysis_files, tell_analysis
 
     def job(micrograph: Micrograph) -> Done:
-        columns = localizer(micrograph.image.astype(np.float64), micrograph.calibrated())
-        analysis = analyse_columns(columns, classes)
-        told = {**tell_columns(columns), **tell_analysis(analysis), "method": localizer.name}
-        return Done(analysis_files(columns, analysis), told, (*_remarks(columns, localizer), *analysis.notes))
+        found = find(localizer, micrograph)
+        analysis = _or_doubt(found, lambda: analyse_columns(found.columns, classes))
+        told = {**tell_columns(found.columns), **tell_analysis(analysis), "method": found.method}
+        return Done(analysis_files(found.columns, analysis), told, (*found.notes, *analysis.notes))
 
     return job
+
+
+def _or_doubt(found: Located, measure: Callable[[], Any]) -> Any:
+    """What is measured of columns; where it cannot be, what is known of how they were found is told, too."""
+    try:
+        return measure()
+    except LocalizeError as error:
+        raise LocalizeError(". ".join((str(error), *found.notes)).rstrip(".")) from error
 
 
 def enhance(model: str, maps: Sequence[str], device: str) -> Job:
@@ -283,7 +296,8 @@ def enhance(model: str, maps: Sequence[str], device: str) -> Job:
 
     Args:
         model: a shipped model, or a file that training wrote.
-        maps: tasks (`zoo.TASKS`) or labels; those of the model where it has one task, else "denoise".
+        maps: tasks (`zoo.TASKS`) or labels; unless given the model's own, of one that does all "denoise" and
+            "superresolution".
         device: where to work.
 
     Raises:
@@ -295,7 +309,8 @@ def enhance(model: str, maps: Sequence[str], device: str) -> Job:
     from temimagenet.models.zoo import TASKS
 
     network = load_model(model)
-    wanted = [TASKS.get(name, name) for name in maps] or list(network.maps)
+    usual = [name for name in _USUAL if name in network.maps]
+    wanted = [TASKS.get(name, name) for name in maps] or usual or list(network.maps)
     missing = [name for name in wanted if name not in network.network.maps]
     if missing:
         known = ", ".join([*TASKS, *(name for name in network.network.maps if name not in TASKS.values())])
@@ -322,16 +337,16 @@ def report(localizer: Localizer, model: str, device: str) -> Job:
 
     def job(micrograph: Micrograph) -> Done:
         size = micrograph.calibrated()
-        columns = localizer(micrograph.image.astype(np.float64), size)
+        found = find(localizer, micrograph)
         drawn = network.predict(
-            micrograph.image, size, [name for name in _REPORTED if name in network.network.maps], device=device
+            micrograph.image, size, [name for name in _USUAL if name in network.network.maps], device=device
         ).maps
-        text = page(micrograph, columns, drawn, localizer.name, str(model or "all"))
-        told = {**tell_columns(columns), "method": localizer.name}
-        return Done({"_report.html": text}, told, _remarks(columns, localizer))
+        text = page(micrograph, found, drawn, str(model or "all"))
+        told = {**tell_columns(found.columns), "method": found.method}
+        return Done({"_report.html": text}, told, found.notes)
 
     return job
 
 
-_REPORTED = ("noNoise", "noNoiseNoBackgroundSuperresolution")
-"""Maps of a report."""
+_USUAL = ("noNoise", "noNoiseNoBackgroundSuperresolution")
+"""Maps that are drawn unless others are asked for."""

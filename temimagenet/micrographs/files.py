@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from temimagenet.micrographs.read import SUFFIXES
 
 __all__ = [
     "FORMATS",
+    "check_folder",
     "column_table",
     "encode_columns",
     "encode_table",
@@ -102,6 +104,15 @@ def _numbered(names: Sequence[str]) -> list[str]:
     return different
 
 
+def check_folder(folder: Path) -> None:
+    """Raise `MicrographError` where a folder is none, or no file could be written into it; nothing is made."""
+    there = next((place for place in (folder, *folder.resolve().parents) if place.exists()), folder)
+    if not there.is_dir():
+        raise MicrographError(f"{there} is a file: expected a folder for the results (--out)")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise MicrographError(f"folder {there} cannot be written into: choose another for the results (--out)")
+
+
 def write_whole(path: Path, content: bytes | str, inputs: Iterable[Path] = ()) -> Path:
     """Write a file under another name, then rename it: it exists whole or not at all.
 
@@ -121,7 +132,8 @@ def write_whole(path: Path, content: bytes | str, inputs: Iterable[Path] = ()) -
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise MicrographError(f"{path} cannot be written ({error.strerror or error})") from error
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -22,8 +23,11 @@ from temimagenet.localize import (
     fit_scan_aware,
 )
 from temimagenet.localize.detect import spot_width_px
+from temimagenet.micrographs.doubts import scale_doubts
+from temimagenet.micrographs.read import Micrograph
+from temimagenet.models.zoo import load_network
 
-__all__ = ["METHODS", "MOST_JOINT", "Automatic", "Network", "choose_method", "uses_network"]
+__all__ = ["METHODS", "MOST_JOINT", "Automatic", "Located", "Network", "choose_method", "locate", "uses_network"]
 
 MOST_JOINT = 4000
 """Columns that are fitted together at most; the time and memory of a joint fit grow faster than their number."""
@@ -35,13 +39,15 @@ _LEAST_CHANCE = 0.25
 _SURE_ENOUGH = 12
 """Columns of a chance that stands for itself from which an image is one of columns, so that others may be, too."""
 
+_UNFITTED = "Columns are the network's own, not fitted"
+
 
 @dataclass(frozen=True)
 class Automatic:
     """Localizer without a parameter: a network finds the columns, then all are fitted with the rows' displacements.
 
     The fit leaves out what does not stand above the noise, and finds more in what it leaves over. Where there are more
-    than 4,000, what the network tells is the answer.
+    than 4,000, or no fit is possible, what the network tells is the answer; `explained` says so, and calling warns.
 
     Attributes:
         model: "all", the shipped network, or a file that training wrote.
@@ -61,7 +67,20 @@ class Automatic:
         return "auto: network, then scan-aware fit"
 
     def __call__(self, image: Float[NDArray[np.float64], "rows columns"], pixel_size_A: float) -> FoundColumns:
-        """Find and fit the columns of one image.
+        """Find and fit the columns of one image; warns where they were not fitted.
+
+        Raises:
+            LocalizeError: the image cannot be used.
+        """
+        columns, why = self.explained(image, pixel_size_A)
+        if why:
+            warnings.warn(why, stacklevel=2)
+        return columns
+
+    def explained(
+        self, image: Float[NDArray[np.float64], "rows columns"], pixel_size_A: float
+    ) -> tuple[FoundColumns, str]:
+        """The columns of one image, and why they are the network's own, not fitted; empty where they were.
 
         Raises:
             LocalizeError: the image cannot be used.
@@ -69,15 +88,19 @@ class Automatic:
         network = NetworkColumns(self.model, _LEAST_CHANCE, self.device, self.scale, self.tile_px)
         told, chance = network.with_chances(image, pixel_size_A)
         sure = told.select(chance >= NetworkColumns.least_chance)
+        if not len(sure):
+            return sure, ""
+        if len(sure) > MOST_JOINT:
+            return sure, f"{_UNFITTED}: more than {MOST_JOINT}; the method scan-aware fits them."
         width_px = spot_width_px(image, pixel_size_A)
-        if not len(sure) or len(sure) > MOST_JOINT or not np.isfinite(width_px):
-            return sure
+        if not np.isfinite(width_px):
+            return sure, f"{_UNFITTED}: the image shows no spots whose width can be measured."
         start = told if len(sure) >= _SURE_ENOUGH and len(told) <= min(2 * len(sure), MOST_JOINT) else sure
         try:
-            return fit_scan_aware(image, pixel_size_A, start.xy_px, width_px, search=True).columns
-        except LocalizeError:
+            return fit_scan_aware(image, pixel_size_A, start.xy_px, width_px, search=True).columns, ""
+        except LocalizeError as error:
             # Starts that cannot be told apart, such as those of a film's grain.
-            return sure
+            return sure, f"{_UNFITTED}: {error}."
 
 
 @dataclass(frozen=True)
@@ -134,6 +157,7 @@ def choose_method(
 
     Raises:
         MicrographError: no such method, or a model given to one without a network, or none to one that needs it.
+        ModelError: no such model, or its file is damaged.
     """
     if name not in METHODS:
         raise MicrographError(f"method {name!r}: expected one of {', '.join(METHODS)}")
@@ -141,4 +165,39 @@ def choose_method(
         raise MicrographError(f"method {name} uses no network, so no model: try --method network")
     if name == "faster-rcnn" and not model:
         raise MicrographError("method faster-rcnn needs --model FILE: none is shipped")
+    if model:
+        # A wrong one is told once, not at each image.
+        load_network(model)
     return METHODS[name](Network(model or "all", device, scale, tile_px))
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """The columns of a micrograph, and what is to be told of how they were found.
+
+    Attributes:
+        columns: what was found.
+        method: what found them; of `Automatic` the part of it that did.
+        notes: what a user should know, in sentences.
+    """
+
+    columns: FoundColumns
+    method: str
+    notes: tuple[str, ...]
+
+
+def locate(localizer: Localizer, micrograph: Micrograph) -> Located:
+    """Find the columns of a micrograph.
+
+    Raises:
+        MicrographError: no pixel size is known.
+        LocalizeError: the image cannot be used.
+    """
+    image, size, method, why = micrograph.image.astype(np.float64), micrograph.calibrated(), localizer.name, ""
+    if isinstance(localizer, Automatic):
+        columns, why = localizer.explained(image, size)
+        method = f"{method}, the network alone" if why else method
+    else:
+        columns = localizer(image, size)
+    doubts = scale_doubts(image, columns, micrograph.calibration)
+    return Located(columns, method, (*((why,) if why else ()), *doubts))

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from temimagenet import __version__
 from temimagenet.errors import LocalizeError
 from temimagenet.localize.protocol import FoundColumns
+from temimagenet.micrographs.analyses import strain_notes
 from temimagenet.micrographs.files import flag_words
+from temimagenet.micrographs.methods import Located
 from temimagenet.micrographs.pictures import colours, overlay_svg, png, to_8bit
 from temimagenet.micrographs.read import Micrograph
 
@@ -66,23 +68,22 @@ circle:hover { stroke: #f00; stroke-width: 1; }
 
 def page(
     micrograph: Micrograph,
-    columns: FoundColumns,
+    found: Located,
     maps: Mapping[str, NDArray[np.float32]],
-    method: str,
     model: str,
 ) -> str:
     """The report on an image.
 
     Args:
         micrograph: the image.
-        columns: its columns.
+        found: its columns, and what found them.
         maps: what a network drew of it, by label.
-        method: name of the localizer.
         model: name of the network.
 
     Returns:
         HTML: pictures and style are in it, scripts are not needed.
     """
+    columns = found.columns
     image, size = micrograph.image, columns.pixel_size_A
     rows, cols = image.shape
     name = escape(micrograph.path.name)
@@ -91,7 +92,7 @@ def page(
         f'<p class="dim">{escape(micrograph.title)} · {cols} × {rows} pixels of {100.0 * size:.4g} pm · '
         f"{0.1 * cols * size:.3g} × {0.1 * rows * size:.3g} nm</p>",
         _numbers(columns),
-        *(f'<p class="note">{escape(note)}</p>' for note in micrograph.notes),
+        *(f'<p class="note">{escape(note)}</p>' for note in (*micrograph.notes, *found.notes)),
         "<h2>Columns by intensity</h2>",
         _columns(image, columns),
         "<h2>Image and maps</h2>",
@@ -115,7 +116,8 @@ def page(
         _table(
             {
                 "File": str(micrograph.path), "Signal": micrograph.title,
-                "Pixel size": f"{size:.6g} Å ({micrograph.calibration})", "Method": method, "Network of maps": model,
+                "Pixel size": f"{size:.6g} Å ({micrograph.calibration})", "Method": found.method,
+                "Network of maps": model,
                 **{str(key).replace("_", " ").capitalize(): value for key, value in micrograph.facts.items()},
                 "Versions": f"temimagenet {__version__}, torch {torch.__version__}, numpy {np.__version__}, "
                 f"Python {platform.python_version()}",
@@ -273,7 +275,8 @@ def _strain(columns: FoundColumns) -> str:
     from temimagenet.analysis import measure_strain
 
     caption = "Strain and rotation against the mean of the image; temimagenet strain --reference takes a region."
-    return f'<div class="wide">{_plot(measure_strain(columns).plot(), caption)}</div>'
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in strain_notes(columns))
+    return f'{notes}<div class="wide">{_plot(measure_strain(columns).plot(), caption)}</div>'
 
 
 def _lattice(columns: FoundColumns) -> str:

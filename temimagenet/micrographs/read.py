@@ -20,7 +20,7 @@ from temimagenet.micrographs.units import PixelSize, is_reciprocal, pixel_size, 
 
 T = TypeVar("T")
 
-__all__ = ["SUFFIXES", "Micrograph", "Signal", "list_signals", "read_micrograph"]
+__all__ = ["SUFFIXES", "Micrograph", "Signal", "choose_signal", "list_signals", "read_micrograph"]
 
 _ROSETTA: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ".dm3": ("digitalmicrograph", {"lazy": True}),
@@ -124,7 +124,7 @@ class Micrograph:
         if self.pixel_size_A > _SEEN_A:
             raise MicrographError(
                 f"pixels of {self.pixel_size_A:.4g} A ({self.calibration}) do not resolve columns; where this is wrong "
-                "give the pixel size: --pixel-size 0.1"
+                "give the pixel size: --pixel-size 0.1 (in angstrom) or --pixel-size 10pm"
             )
         return self.pixel_size_A
 
@@ -249,7 +249,7 @@ class _Stored:
 
 def _read(file: Path, signal: int | str | None, frame: int | str | None, pixel_size_A: float | None) -> Micrograph:
     """`read_micrograph` in this process."""
-    chosen, notes = _chosen(_list(file), signal)
+    chosen, notes = choose_signal(_list(file), signal)
     rows, columns = chosen.data.shape[-2:]
     if rows * columns > _MOST_PIXELS:
         raise MicrographError(
@@ -277,7 +277,8 @@ def _list(file: Path) -> list[Signal]:
     else:
         raise MicrographError(f"files {suffix or 'without a suffix'} are not read; expected {', '.join(SUFFIXES)}")
     if not found:
-        raise MicrographError("the file holds no image")
+        beside = "; an emi file needs its ser files beside it" if suffix == ".emi" else ""
+        raise MicrographError(f"the file holds no image{beside}")
     return found
 
 
@@ -290,15 +291,23 @@ def _attempt(file: Path, read: Callable[[], T]) -> T:
     except MicrographError:
         raise
     except MemoryError as error:
-        raise MicrographError("not enough memory to read it") from error
+        raise MicrographError("not enough memory to read it, or it is damaged and only seems large") from error
     except Exception as error:
         told = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {told[0]}" if told else type(error).__name__
         raise MicrographError(f"not a readable {file.suffix} file, or damaged ({reason})") from error
 
 
-def _chosen(signals: Sequence[Signal], wanted: int | str | None) -> tuple[Signal, tuple[str, ...]]:
-    """The signal that is asked for, and what to say of the choice."""
+def choose_signal(signals: Sequence[Signal], wanted: int | str | None) -> tuple[Signal, tuple[str, ...]]:
+    """The signal that is asked for, and what to say of the choice, in sentences.
+
+    Args:
+        signals: what a file holds.
+        wanted: number or part of a title; as in `read_micrograph` where None.
+
+    Raises:
+        MicrographError: there is none, or several.
+    """
     listed = "; ".join(f"{number}: {signal}" for number, signal in enumerate(signals))
     if isinstance(wanted, str) and wanted.isdigit():
         wanted = int(wanted)
@@ -388,6 +397,8 @@ def _rosetta(file: Path, suffix: str) -> list[Signal]:
             check_heaps(file)
             with h5py.File(file, "r") as opened:
                 check_self_contained(opened)
+    if module == "tiff" and (planes := _planes(file)):
+        return [_tiff_calibrated(planes, file)]
     try:
         parts = reader.file_reader(str(file), **options)
     except ValueError:
@@ -395,8 +406,43 @@ def _rosetta(file: Path, suffix: str) -> list[Signal]:
         parts = reader.file_reader(str(file), **{**options, "lazy": False})
     found = [_signal(part, file) for part in parts]
     if module == "tiff":
-        found = [_tiff_calibrated(signal, file) for signal in found]
+        found = [_tiff_calibrated(signal, file) for signal in _one_stack(found)]
     return found
+
+
+def _planes(file: Path) -> Signal | None:
+    """The planes of a colour TIFF that has them one after the other, which RosettaSciIO does not read; None of others.
+
+    Scripts write stacks of three or four frames so: what has more than 8 bits is taken for one.
+    """
+    from tifffile import PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage
+
+    with TiffFile(file) as tiff:
+        page, shape = tiff.pages[0], tiff.series[0].shape
+        apart = isinstance(page, TiffPage) and (page.photometric, page.planarconfig) == (
+            PHOTOMETRIC.RGB, PLANARCONFIG.SEPARATE
+        )  # fmt: skip
+        if not apart or len(shape) != 3:
+            return None
+        if int(np.prod(shape[1:])) > _MOST_PIXELS:
+            raise MicrographError(f"{shape[1]} x {shape[2]} pixels: too large; crop or bin it")
+        values = tiff.series[0].asarray()
+    if values.dtype != np.uint8:
+        return Signal(file.stem, values, where="tif file")
+    grey, notes = _grey(np.moveaxis(values, 0, -1))
+    return Signal(file.stem, grey, where="tif file", notes=notes)
+
+
+def _one_stack(found: list[Signal]) -> list[Signal]:
+    """Pages of a TIFF that are alike, as the frames of one stack."""
+    first = found[0]
+    alike = all(not page.refused and page.data.ndim == 2 and page.data.shape == first.data.shape for page in found)
+    if len(found) < 2 or not alike:
+        return found
+    from dask import array
+
+    frames: Any = array.stack([page.data for page in found])  # type: ignore[no-untyped-call]
+    return [replace(first, data=frames)]
 
 
 def _signal(part: Mapping[str, Any], file: Path) -> Signal:
@@ -418,6 +464,9 @@ def _signal(part: Mapping[str, Any], file: Path) -> Signal:
     # DigitalMicrograph's spectrum images are marked by a change of axes that HyperSpy would make.
     if len(part.get("post_process", ())) > 1 or any(axis.get("units") in ("eV", "keV") for axis in axes):
         inner = []
+    if file.suffix.lower() == ".emd" and len(inner) == len(axes) == 3:
+        # Berkeley's files do not tell which axes are an image's: the first, where it is no length, counts frames.
+        inner = inner[to_angstrom(1.0, axes[0].get("units")) is None :]
     refused = _refusal(data, axes, inner, signal_type)
     if refused:
         return Signal(title, data, refused=refused)
@@ -432,6 +481,8 @@ def _signal(part: Mapping[str, Any], file: Path) -> Signal:
 def _refusal(data: Any, axes: Sequence[Mapping[str, Any]], inner: Sequence[Mapping[str, Any]], signal_type: str) -> str:
     """Why no image can be taken; empty where one can."""
     shape = " x ".join(str(edge) for edge in data.shape)
+    if len(inner) == 3:
+        return f"a volume, {shape}"
     if len(inner) != 2 or signal_type.startswith(("EDS", "EELS")):
         return f"{f'{signal_type} ' if signal_type else ''}spectra, {shape}"
     if any(is_reciprocal(axis.get("units") or "") for axis in inner):
@@ -540,7 +591,7 @@ def _array(file: Path) -> list[Signal]:
         return [Signal(file.stem, grey, where=where, notes=notes)]
     refused = ""
     if values.ndim not in (2, 3):
-        refused = f"an array of {shape}: expected an image or a stack of frames"
+        refused = f"an array of {shape or 'one number'}: expected an image or a stack of frames"
     elif not (np.issubdtype(values.dtype, np.integer) or np.issubdtype(values.dtype, np.floating)):
         refused = f"values of type {values.dtype}: expected real numbers"
     return [Signal(file.stem, values, where=where, refused=refused)]

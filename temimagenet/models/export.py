@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +29,7 @@ FORMATS = ("onnx", "torch")
 _OPSET = 17
 
 
-def export_model(model: Model, path: str | Path, format: str = "onnx") -> None:
+def export_model(model: Model, path: str | Path, format: str | None = None) -> None:
     """Write a network as a file for other programs; whole or not at all.
 
     Its input `image` is (batch, 1, rows, columns), brought to mean 0 and standard deviation 1 (`inputs.normalise`),
@@ -39,11 +40,14 @@ def export_model(model: Model, path: str | Path, format: str = "onnx") -> None:
     Args:
         model: what to write, such as `load_model("denoise")`.
         path: the file.
-        format: "onnx", or "torch" for a program of `torch.export`.
+        format: "onnx", or "torch" for a program of `torch.export`; unless given the latter for a file that ends in
+            .pt2, the former for others.
 
     Raises:
         ModelError: no such format, a package is missing, or the file cannot be written.
     """
+    if format is None:
+        format = "torch" if Path(path).suffix == ".pt2" else "onnx"
     if format not in FORMATS:
         raise ModelError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
     data = onnx_bytes(model) if format == "onnx" else _torch_bytes(model)
@@ -53,7 +57,8 @@ def export_model(model: Model, path: str | Path, format: str = "onnx") -> None:
         unfinished.write_bytes(data)
         unfinished.replace(target)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise ModelError(f"{target}: cannot be written ({error.strerror})") from error
 
 

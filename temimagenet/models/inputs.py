@@ -139,7 +139,8 @@ def choose_grid(shape: tuple[int, int], pixel_size_A: float, range_A: tuple[floa
         range_A: least and largest pixel size that needs no change.
 
     Raises:
-        ModelError: a pixel size that is not positive, or so large or small that columns cannot be seen.
+        ModelError: a pixel size that is not positive, or so large or small that columns cannot be seen, or a grid of
+            too many pixels.
     """
     if not 0.0 < pixel_size_A < np.inf:
         raise ModelError(f"pixel size {pixel_size_A} A: expected a positive length")
@@ -156,7 +157,13 @@ def choose_grid(shape: tuple[int, int], pixel_size_A: float, range_A: tuple[floa
     if pixel_size_A > 1.0:
         raise ModelError(f"pixel size {pixel_size_A:g} A: columns are not resolved; is it in angstrom?")
     step_px = _COMFORTABLE_A / pixel_size_A
-    return Grid(step_px, _COMFORTABLE_A, (int(shape[0] / step_px), int(shape[1] / step_px)))
+    rows, columns = (int(count / step_px) for count in shape)
+    if rows * columns > _MOST_PIXELS:
+        raise ModelError(
+            f"pixel size {pixel_size_A:g} A: an image of {shape[0]} x {shape[1]} would be seen on {rows} x {columns} "
+            "pixels, too many; crop it, or correct the pixel size"
+        )
+    return Grid(step_px, _COMFORTABLE_A, (rows, columns))
 
 
 def scaled_grid(shape: tuple[int, int], pixel_size_A: float, scale: float) -> Grid:

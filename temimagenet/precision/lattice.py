@@ -206,8 +206,9 @@ def _basis(
             a = passed[0]
             if abs(a[0] * b[1] - a[1] * b[0]) > 0.3 * np.linalg.norm(a) * np.linalg.norm(b):
                 return a, b
+    best = f"best {most:.0%}, but in one direction alone" if most >= _SHARE else f"best {most:.0%}"
     raise LocalizeError(
-        f"no lattice: no two vectors take {_SHARE:.0%} of the columns to others (best {most:.0%}); "
+        f"no lattice: no two vectors take {_SHARE:.0%} of the columns to others ({best}); "
         "an image of one crystal is expected, its columns found without many doubles or gaps"
     )
 

@@ -87,6 +87,11 @@ def test_a_stack_opens_as_its_sum_and_a_frame_can_be_chosen(tmp_path):
     assert default_choice(list_signals(tmp_path / "stack.npy")) == (0, "sum")
     np.testing.assert_array_equal(open_image(tmp_path / "stack.npy").micrograph.image, stack.sum(axis=0))
     np.testing.assert_array_equal(open_image(tmp_path / "stack.npy", signal=0, frame="1").micrograph.image, stack[1])
+    np.testing.assert_array_equal(
+        open_image(tmp_path / "stack.npy", signal="stack").micrograph.image, stack.sum(axis=0)
+    )
+    with pytest.raises(MicrographError, match="no signal 'HAADF'"):
+        open_image(tmp_path / "stack.npy", signal="HAADF")
     np.save(tmp_path / "row.npy", np.arange(9.0))
     with pytest.raises(AppError, match="no image in the file"):
         open_image(tmp_path / "row.npy")

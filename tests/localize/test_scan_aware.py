@@ -236,8 +236,11 @@ def test_what_cannot_be_fitted_is_told():
         fit_scan_aware(image, 0.1, np.zeros((0, 2)), 3.0)
     with pytest.raises(LocalizeError, match="outside"):
         fit_scan_aware(image, 0.1, np.array([[50.0, 3.0]]), 3.0)
-    with pytest.raises(LocalizeError, match="width"):
-        fit_scan_aware(image, 0.1, np.array([[5.0, 3.0]]), 0.0)
+    for width in (0.0, "a", None):
+        with pytest.raises(LocalizeError, match=f"width {width}"):
+            fit_scan_aware(image, 0.1, np.array([[5.0, 3.0]]), width)
+    with pytest.raises(LocalizeError, match="starts"):
+        fit_scan_aware(image, 0.1, "a", 3.0)
     fit = fit_scan_aware(image, 0.1, np.array([[20.0, 20.0], [20.1, 20.0], [0.0, 39.0]]), 3.0)
     assert np.isfinite(fit.columns.xy_px).all()
     assert (fit.columns.flags != 0).all(), "noise is no column"

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 import temimagenet
 from temimagenet.cli import app, main
 from temimagenet.localize import Flag, FoundColumns
-from temimagenet.micrographs import read_micrograph
+from temimagenet.micrographs import batch, read_micrograph
 from temimagenet.micrographs.files import expand, flag_words, result_names
+from temimagenet.micrographs.methods import choose_method
 from temimagenet.micrographs.pictures import colours, scale_bar
 
 SHAPE, STEP, SIZE = (72, 80), 16.0, 0.1
@@ -174,6 +175,10 @@ def test_files_that_are_meant(tmp_path):
         (["strain", "a.npy", "--reference", "1,2"], "expected left,top,right,bottom"),
         (["enhance", "a.npy", "--maps", "magic"], "maps magic: expected of circularMask"),
         (["enhance", "a.npy", "--model", "magic"], "no model 'magic'"),
+        (["locate", "a.npy", "--model", "magic"], "error: no model 'magic'"),
+        (["locate", "a.npy", "--out", "a.npy"], "a.npy is a file: expected a folder"),
+        (["locate", "a.npy", "--out", "a.npy/deeper"], "a.npy is a file: expected a folder"),
+        (["adapt", "a.cif", "--out", "run", "--pixel-size", "big"], "pixel size 'big'"),
     ],
 )
 def test_what_cannot_be_used_is_one_clear_line(monkeypatch, capsys, words, told):
@@ -201,7 +206,58 @@ def test_images_that_nothing_can_be_found_in_are_told():
     np.save("noise.npy", np.random.default_rng(0).normal(size=(64, 64)))
     told = json.loads(call("locate", "noise.npy", "--pixel-size", "0.1", "--method", "scan-aware", "--jsonl"))
     assert told["columns"] == 0
-    assert told["notes"] == ["No column was found."]
+    (note,) = told["notes"]
+    assert note.startswith("No column was found. Is the pixel size right, 10 pm (given by the user)?")
+    # Ten times too fine or too coarse, and dark columns.
+    np.save("a.npy", spots())
+    np.save("dark.npy", -spots())
+    for file, size, why in (
+        ("a.npy", "1pm", "nearer than any"), ("a.npy", "100pm", "farther than expected"),
+        ("dark.npy", "10pm", "give the negative"),
+    ):  # fmt: skip
+        (note,) = json.loads(call("locate", file, "--pixel-size", size, "--method", "gaussian-ls", "--jsonl"))["notes"]
+        assert why in note
+        told = json.loads(call("strain", file, "--pixel-size", size, "--method", "gaussian-ls", "--jsonl", code=1))[
+            "error"
+        ]
+        assert told.startswith("0 columns")
+        assert why in told
+
+
+def test_an_answer_that_is_not_fitted_says_so(monkeypatch):
+    np.save("a.npy", spots())
+    told = json.loads(call("locate", "a.npy", "--pixel-size", "0.1", "--jsonl"))
+    assert (told["method"], told["notes"]) == ("auto: network, then scan-aware fit", [])
+    monkeypatch.setattr("temimagenet.micrographs.methods.MOST_JOINT", 3)
+    told = json.loads(call("locate", "a.npy", "--pixel-size", "0.1", "--jsonl", "--format", "json"))
+    assert told["method"].endswith("the network alone")
+    assert "not fitted: more than 3" in told["notes"][0]
+    written = json.loads(Path("results/a_columns.json").read_text())
+    assert (written["method"], written["notes"]) == (told["method"], told["notes"])
+    call("report", "a.npy", "--pixel-size", "0.1")
+    page = Path("results/a_report.html").read_text()
+    assert "the network alone" in page
+    assert "not fitted: more than 3" in page
+    with pytest.warns(UserWarning, match="not fitted: more than 3"):
+        choose_method("auto")(spots().astype(float), SIZE)
+
+
+def test_what_was_done_is_told_when_a_batch_is_stopped(monkeypatch):
+    for name in "abc":
+        np.save(f"{name}.npy", spots())
+    done = []
+
+    def stopped(*words):
+        if done:
+            raise KeyboardInterrupt
+        done.append(words)
+        return one(*words)
+
+    one = batch._one
+    monkeypatch.setattr(batch, "_one", stopped)
+    told = call("locate", ".", "--pixel-size", "0.1", "--method", "otsu", "--no-pictures", code=130)
+    assert "1 of 3 images done, then stopped" in told
+    assert Path("results/a_columns.csv").exists()
 
 
 def test_maps_are_written_with_their_pixel_size():
@@ -215,6 +271,9 @@ def test_maps_are_written_with_their_pixel_size():
     assert finer.pixel_size_A == pytest.approx(0.05, rel=1e-4)
     assert finer.image.shape == (2 * SHAPE[0], 2 * SHAPE[1])
     assert Image.open("results/a_gaussianMask.png").size == SHAPE[::-1]
+    # A model of one map draws that one unless others are asked for.
+    told = json.loads(call("enhance", "a.npy", "--pixel-size", "0.1", "--model", "circularMask", "--jsonl"))
+    assert told["maps"] == "circularMask"
 
 
 def test_strain_is_written_and_what_cannot_be_is_told():
@@ -283,6 +342,10 @@ def test_colours_and_scale_bars():
     assert scale_bar(512, 0.13) == (pytest.approx(10.0 / 0.13), "1 nm")
     assert scale_bar(100, 0.02)[1] == "20 pm"
     assert len(FoundColumns.none(0.1)) == 0
+
+
+def test_the_version_is_told():
+    assert temimagenet.__version__ in call("--version")
 
 
 def test_help_loads_nothing_heavy():

@@ -246,6 +246,10 @@ def stack(folder, kind):
     {
         "dm3": lambda: write_dm(path, [("stack", frames)]),
         "emd": lambda: write_velox(path, [("HAADF", frames)]),
+        "berkeley.emd": lambda: write_emd(path, signal(frames)),
+        "pages.tif": lambda: write_pages(path, frames),
+        # As a script's `imwrite` takes three frames for colours.
+        "planes.tif": lambda: tifffile.imwrite(path, frames, photometric="rgb", planarconfig="separate"),
         "ser": lambda: write_ser(path, list(frames)),
         "mrc": lambda: write_mrc(path, frames),
         "hspy": lambda: write_hspy(path, signal(frames)),
@@ -255,7 +259,15 @@ def stack(folder, kind):
     return path
 
 
-@pytest.mark.parametrize("kind", ["dm3", "emd", "ser", "mrc", "hspy", "tif", "npy"])
+def write_pages(path, frames):
+    """A TIFF of a page for each frame, not told to be a stack."""
+    with tifffile.TiffWriter(path) as file:
+        for frame in frames:
+            file.write(frame, contiguous=False)
+
+
+@pytest.mark.parametrize("kind", ["dm3", "emd", "berkeley.emd", "ser", "mrc", "hspy", "tif", "pages.tif", "planes.tif",
+                                  "npy"])  # fmt: skip
 def test_frames_of_a_stack_are_chosen_or_summed(tmp_path, kind):
     path = stack(tmp_path, kind)
     with pytest.raises(MicrographError, match=r"3 frames.*--frame 0 to 2.*sum"):
@@ -303,6 +315,8 @@ def test_signals_are_chosen_by_number_or_title(tmp_path):
         (lambda f: (f / "a.tif").write_bytes(b"nonsense" * 9), "not a readable .tif file"),
         (lambda f: (f / "a.png").write_bytes(b"nonsense" * 9), "not a readable .png file"),
         (lambda f: (f / "a.ser").write_bytes(b"nonsense" * 9), "not a readable .ser file"),
+        (lambda f: (f / "a.emi").write_bytes(b"nonsense" * 9), "needs its ser files"),
+        (lambda f: np.save(f / "a.npy", np.float64(1.0)), "an array of one number"),
         (lambda f: (f / "a.doc").write_bytes(b"x"), "files .doc are not read"),
         (lambda f: (f / "a.png").mkdir(), "not a file"),
         (lambda f: np.lib.format.open_memmap(f / "a.npy", "w+", np.uint8, (40000, 40000)), "too large"),

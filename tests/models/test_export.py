@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -73,7 +74,7 @@ def test_a_program_of_torch_export_draws_the_same(tmp_path) -> None:
     torch.manual_seed(0)
     model = Model(AtomNet(widths=(8, 8), reach=3).eval(), ("noNoise", "noNoiseUpinterpolation2x"), {})
     extra = {"temimagenet.json": ""}
-    export_model(model, tmp_path / "small.pt2", "torch")
+    export_model(model, tmp_path / "small.pt2")
     program = torch.export.load(tmp_path / "small.pt2", extra_files=extra)
     assert json.loads(extra["temimagenet.json"])["outputs"] == [*model.maps, "columns"]
     for size in [(1, 1, 32, 16), (3, 1, 16, 48)]:
@@ -95,6 +96,7 @@ def test_what_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch, capsys)
     assert "format 'jpeg': expected one of onnx, torch" in told("all", "out.onnx", "--format", "jpeg")
     assert "cannot be written (No such file or directory)" in told("all", str(tmp_path / "none" / "out.onnx"))
     assert "cannot be written (Is a directory)" in told("all", str(tmp_path))
+    assert "cannot be written (Not a directory)" in told("all", str(Path(__file__) / "out.onnx"))
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert "pip install 'temimagenet[export]'" in told("all", str(tmp_path / "out.onnx"))
     assert list(tmp_path.iterdir()) == []

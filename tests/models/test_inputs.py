@@ -88,3 +88,9 @@ def test_drawn_maps_come_back_to_the_image(pixel: float, finer: int) -> None:
 def test_pixel_sizes_that_cannot_be_are_refused(pixel: float, told: str) -> None:
     with pytest.raises(ModelError, match=told):
         choose_grid((128, 128), pixel)
+
+
+def test_a_grid_too_large_is_refused() -> None:
+    """An image of a microscope's largest camera whose pixels are said to be ten times as large as they are."""
+    with pytest.raises(ModelError, match="4096 x 4096 would be seen on 34133 x 34133"):
+        choose_grid((4096, 4096), 1.0)
