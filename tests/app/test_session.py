@@ -31,7 +31,7 @@ from temimagenet.app.session import (
 )
 from temimagenet.app.settings import Settings
 from temimagenet.app.store import load_session, save_session
-from temimagenet.errors import AppError, LocalizeError, ModelError
+from temimagenet.errors import AppError, LocalizeError, MicrographError, ModelError
 from temimagenet.localize import Flag, OtsuCentroid
 from temimagenet.micrographs import list_signals
 from temimagenet.models.inputs import scaled_grid

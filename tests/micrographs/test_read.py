@@ -266,8 +266,7 @@ def write_pages(path, frames):
             file.write(frame, contiguous=False)
 
 
-@pytest.mark.parametrize("kind", ["dm3", "emd", "berkeley.emd", "ser", "mrc", "hspy", "tif", "pages.tif", "planes.tif",
-                                  "npy"])  # fmt: skip
+@pytest.mark.parametrize("kind", ["dm3", "emd", "ser", "mrc", "hspy", "tif", "pages.tif", "planes.tif", "npy"])
 def test_frames_of_a_stack_are_chosen_or_summed(tmp_path, kind):
     path = stack(tmp_path, kind)
     with pytest.raises(MicrographError, match=r"3 frames.*--frame 0 to 2.*sum"):
@@ -278,6 +277,10 @@ def test_frames_of_a_stack_are_chosen_or_summed(tmp_path, kind):
     for wrong in (3, "x"):
         with pytest.raises(MicrographError, match="frame"):
             read_micrograph(path, frame=wrong)
+
+
+def test_a_stack_whose_file_does_not_tell_which_axis_counts_frames(tmp_path):
+    np.testing.assert_array_equal(read_micrograph(stack(tmp_path, "berkeley.emd"), frame=1).image, IMAGE + 1)
 
 
 def test_signals_are_chosen_by_number_or_title(tmp_path):
