@@ -146,7 +146,7 @@ def _around(tree: KDTree, xy: Array) -> NDArray[np.int64]:
 
 
 def _shared(xy: Array, height: Array, tree: KDTree, near: float) -> list[Array]:
-    """Vectors between columns of like height that many have in common, one of each two opposite ones, shortest first."""
+    """Vectors between columns of like height that many have in common, one of each two opposite, shortest first."""
     index = np.asarray(tree.query(xy, k=min(_NEIGHBOURS + 1, len(xy)))[1])[:, 1:]
     alike = _like(height[index], height[:, None])
     vectors = (xy[index] - xy[:, None])[alike]
