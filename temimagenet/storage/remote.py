@@ -95,9 +95,15 @@ class RemoteLibrary:
                 if self.address.startswith(("http://", "https://")):
                     limit = importlib.import_module("aiohttp").ClientTimeout(total=None, sock_read=TIMEOUT_S)
                     options["client_kwargs"] = {"timeout": limit}
+                elif self.address.startswith("s3://"):
+                    # botocore's own attempts would multiply ours.
+                    options["config_kwargs"] = {
+                        "connect_timeout": TIMEOUT_S, "read_timeout": TIMEOUT_S, "retries": {"total_max_attempts": 1},
+                    }  # fmt: skip
                 self._files, self._path = fsspec.core.url_to_fs(self.address, **options)
             except (ImportError, ValueError) as error:
-                raise HubError(f"{self.address}: cannot be opened ({error}); pip install 'temimagenet[hub]'") from error
+                needed = f"temimagenet[{'s3' if self.address.startswith('s3://') else 'hub'}]"
+                raise HubError(f"{self.address}: cannot be opened ({error}); pip install '{needed}'") from error
             self._lock = threading.Lock()
             self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="temimagenet")
             self._process = os.getpid()
@@ -126,6 +132,8 @@ class RemoteLibrary:
                 return content
             except FileNotFoundError as error:
                 raise HubError(f"{self.address}/{name}: no such file") from error
+            except PermissionError as error:
+                raise HubError(f"{self.address}/{name}: not permitted ({error}); are there credentials?") from error
             except HubError:
                 raise
             except Exception as error:
@@ -258,7 +266,9 @@ def _checked(library: RemoteLibrary, shard: str, layout: ShardParts, group: Sequ
 def _range(files: Any, where: str, start: int, end: int | None) -> bytes:
     """Bytes of a file of an fsspec file system, without reading ahead."""
     if getattr(files, "async_impl", False):
-        content: bytes = files.cat_file(where) if start == 0 and end is None else files.cat_file(where, start, end)
+        # By name: other file systems have other arguments in between (s3fs a version).
+        whole = start == 0 and end is None
+        content: bytes = files.cat_file(where) if whole else files.cat_file(where, start=start, end=end)
         return content
     options = {} if end is None else {"cache_type": "none"}
     with files.open(where, "rb", **options) as file:

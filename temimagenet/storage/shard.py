@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import hashlib
 import json
 import os
 import uuid
+import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -360,6 +362,19 @@ class _SeriesTable:
         group.create_dataset("coefficients", data=torch.view_as_real(values).numpy(), **options)
 
 
+_OPEN: weakref.WeakSet[Shard] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what is open while Python can: HDF5 closes files at the very end, and that of a stream is a Python object.
+
+    Objects that a process never frees, such as the dataset of a spawned worker, would otherwise end it by a crash.
+    """
+    for shard in list(_OPEN):
+        shard.close()
+
+
 class Shard:
     """A shard open for reading. Every error names the file.
 
@@ -383,6 +398,7 @@ class Shard:
         self._source = source or _local_source(Path(path), sidecar_sha256)
         try:
             self._file = h5py.File(path if self._source is None else self._source.file(), "r")
+            _OPEN.add(self)
         # HDF5 knows many kinds of damage, and h5py more.
         except Exception as error:
             self._fail("truncated, damaged or not a shard", error)

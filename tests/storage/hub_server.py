@@ -2,6 +2,8 @@
 
 Small files are kept as git blobs, large ones as LFS objects by SHA-256. Faults can be put on the wire: connections that
 drop, that are slow, and bytes that are wrong. Every request is noted with the bytes of content that it was sent.
+
+It is also a stand-in for S3, for reading: with `datasets` as the bucket, objects lie where files are under plain HTTP.
 """
 
 from __future__ import annotations
@@ -150,7 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def missing(self, what: str) -> None:
-        self.reply({"error": f"{what} not found"}, 404, X_Error_Code=f"{what}NotFound", X_Error_Message=what)
+        if "AWS4" in self.headers.get("Authorization", ""):
+            return self.reply(b"<Error><Code>NoSuchKey</Code><Message>no such key</Message></Error>", 404)
+        return self.reply({"error": f"{what} not found"}, 404, X_Error_Code=f"{what}NotFound", X_Error_Message=what)
 
     def split(self) -> tuple[str, dict[str, list[str]]]:
         parts = urlsplit(self.path)

@@ -58,6 +58,19 @@ def at(hub: HubServer) -> str:
     return f"{hub.address}/datasets/{REPO}/resolve/main"
 
 
+@pytest.fixture
+def s3(published, monkeypatch):
+    """The stand-in as a store of objects, for the real client; what a user's own settings tell it is left out."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
+        monkeypatch.delenv(name)
+    settings = {"ENDPOINT_URL": published.address, "ACCESS_KEY_ID": "nobody", "SECRET_ACCESS_KEY": "nothing",
+                "DEFAULT_REGION": "us-east-1", "CONFIG_FILE": os.devnull, "EC2_METADATA_DISABLED": "true",
+                "SHARED_CREDENTIALS_FILE": os.devnull}  # fmt: skip
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    return f"s3://datasets/{REPO}/resolve/main"
+
+
 def same(one, two):
     assert len(one) == len(two)
     for a, b in zip(one, two, strict=True):
@@ -429,11 +442,58 @@ def test_streams_survive_dropped_connections(published, library):
     assert all(fault.times == 0 for fault in published.faults)
 
 
+def test_a_stream_that_is_never_freed_does_not_crash_at_the_end(library):
+    # As in a spawned worker, whose dataset outlives the interpreter.
+    script = """
+import ctypes, sys
+from temimagenet import TEMImageNet
+data = TEMImageNet(sys.argv[1], None, streaming=True)
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(data))
+print(data[0].id)
+"""
+    command = [sys.executable, "-c", script, f"file://{library}"]
+    told = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout) == (0, "tiny-000000\n"), told.stderr
+
+
 def test_a_server_without_ranges_is_told(published):
     published.ranges = False
     data = TEMImageNet(at(published), None, streaming=True)
     with pytest.raises(HubError, match="does not answer byte ranges"):
         data[0]
+
+
+# S3
+
+
+def test_streams_from_s3_give_the_same_samples(s3, published, library):
+    published.faults = [Fault(r"\.h5", times=2, drop_after=5_000), Fault(r"\.h5", times=2, status=503)]
+    data = TEMImageNet(s3, None, labels=LABELS, streaming=True)
+    local = TEMImageNet(library, None, labels=LABELS)
+    same(data, local)
+    assert all(fault.times == 0 for fault in published.faults)
+    loader = DataLoader(data, batch_size=12, num_workers=2, collate_fn=collate, multiprocessing_context="fork")
+    images = torch.cat([batch.image for batch in loader])[:, 0]
+    assert torch.equal(images, torch.stack([sample.image for sample in local]))
+
+
+def test_only_what_the_query_needs_is_fetched_from_s3(s3, published, library, tmp_path):
+    options = {"labels": ["gaussianMask"], "where": "entry == 'MoS2 [001]'"}
+    data = TEMImageNet(tmp_path, None, download=True, source=s3, **options)
+    same(data, TEMImageNet(library, None, **options))
+    assert 0 < published.sent(r"\.h5$") < sum(path.stat().st_size for path in library.glob("shards/*.h5"))
+
+
+def test_what_s3_refuses_is_told(s3, published, monkeypatch):
+    with pytest.raises(HubError, match=r"elsewhere/manifest\.json: no such file"):
+        TEMImageNet("s3://datasets/elsewhere", streaming=True)
+    published.faults = [Fault(r"manifest", times=1, status=403)]
+    with pytest.raises(HubError, match=r"manifest\.json: not permitted"):
+        TEMImageNet(s3, streaming=True)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(HubError, match=r"manifest\.json: .*credentials"):
+        TEMImageNet(s3, streaming=True)
 
 
 # What is asked wrongly
