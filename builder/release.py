@@ -1,4 +1,4 @@
-"""Checks a release: wheel and sdist, the README's first lines with nothing but the wheel, dependencies and licences.
+"""Checks a release: wheel and sdist, the README and a published library with only the wheel, dependencies, licences.
 
 `make release-check` runs it. What it leaves in `dist/`: the distributions, the versions that the wheel was tried with
 (`constraints-3.11.txt` for Python 3.11) and their licences (`licences.csv`).
@@ -21,6 +21,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from builder.newcomer import small_library, try_library
 from temimagenet.errors import TEMImageNetError
 
 __all__ = [
@@ -188,7 +189,7 @@ def write_licences(path: Path) -> list[str]:
 
 
 def _tried(wheel: Path, out: Path) -> list[str]:
-    """Install the wheel into an environment that has PyTorch and nothing else, and run the README there."""
+    """Install the wheel into an environment that has PyTorch and nothing else; run the README, use a library."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _run(sys.executable, "-m", "venv", str(folder / "venv"))
@@ -212,9 +213,14 @@ def _tried(wheel: Path, out: Path) -> list[str]:
         pinned = out / f"constraints-{version}.txt"
         pinned.write_text("".join(f"{line}\n" for line in frozen.splitlines() if " @ " not in line), encoding="utf-8")
         size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file() and not file.is_symlink())
+        hub = f"temimagenet[hub] @ {wheel.resolve().as_uri()}"
+        _run(*pip, "install", "--quiet", "-c", pinned_torch, hub, cwd=folder, env=installing)
+        (folder / "away").mkdir()
+        used = try_library(python, small_library(folder), folder / "away", CHECKOUT, clean)
     return [
         f"the README's first lines run with only the wheel, Python {version}, {len(frozen.splitlines())} distributions "
-        f"({pinned.name}): {', '.join(linked)} as installed already, the others take {size / 1e6:.0f} MB"
+        f"({pinned.name}): {', '.join(linked)} as installed already, the others take {size / 1e6:.0f} MB",
+        *(f"a library served on this machine, with the wheel's extra hub: {line}" for line in used),
     ]
 
 

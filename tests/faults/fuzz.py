@@ -4,6 +4,7 @@
 
 Targets: recipe, specification, manifest, sidecar, shard, catalogue, micrograph. What follows goes to libFuzzer. An
 error of ours is what should come; anything else ends the run and leaves the input that did it in a file `crash-...`.
+`shard` reads one without its sidecar: sooner or later HDF5 itself hangs on it, which ends the run (`timeout-...`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import tempfile
 from pathlib import Path
 
 import atheris
+import numpy as np
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "micrographs")]
 
 with atheris.instrument_imports(include=["temimagenet", "rsciio", "tomllib", "tifffile"], enable_loader_override=False):
     import rsciio.digitalmicrograph
@@ -120,6 +123,22 @@ MANIFEST = (LIBRARY / "manifest.json").read_text()
 SHARD = LIBRARY / "shards" / "linear-00000.h5"
 
 
+def _micrographs() -> list[Path]:
+    """A file of each kind that this machine can write, as the tests of their readers do."""
+    from test_read import IMAGE, KINDS, write_file
+
+    folder = WORK / "micrographs"
+    folder.mkdir()
+    paths = []
+    for kind in KINDS:
+        if f".{kind.split('-')[-1]}" in SUFFIXES:
+            (folder / kind).mkdir()
+            paths.append(write_file(folder / kind, kind))
+    np.save(folder / "image.npy", IMAGE)
+    Image.fromarray(IMAGE.astype(np.uint8)).save(folder / "image.png")
+    return [*paths, folder / "image.npy", folder / "image.png"]
+
+
 def _seeds(name: str) -> Path:
     """A folder of inputs to begin with: whole files of the kind."""
     folder = WORK / f"seeds-{name}"
@@ -131,6 +150,8 @@ def _seeds(name: str) -> Path:
     }  # fmt: skip
     with Shard(SHARD) as opened:
         own["specification"] = [text.encode() for text in opened.text("spec")]
+    if name == "micrograph":
+        own[name] = [bytes([SUFFIXES.index(path.suffix)]) + path.read_bytes() for path in _micrographs()]
     for number, content in enumerate(own.get(name, [])):
         (folder / str(number)).write_bytes(content)
     return folder
