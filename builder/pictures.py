@@ -8,6 +8,9 @@ from base64 import b64decode
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import ase.io
+from ase.visualize.plot import plot_atoms
+from matplotlib.figure import Figure
 from PIL import Image
 
 from builder.film import EXAMPLE, render_film
@@ -36,7 +39,7 @@ def draw_pictures(folder: Path) -> list[Path]:
     edge = EXAMPLE.boundary * made.image.shape[1] - 40.0
     localizer = choose_method("auto")
     jobs: dict[str, Job] = {
-        "locate": locate(localizer, ["csv"]),
+        "locate": locate(localizer, ["csv", "xyz"]),
         "enhance": enhance("all", ["denoise", "superresolution"], "cpu"),
         "strain": strain(localizer, (0.0, 0.0, edge, made.image.shape[0] - 1.0)),
         "analyse": analyse(localizer),
@@ -58,12 +61,29 @@ def draw_pictures(folder: Path) -> list[Path]:
                 }.items()
             },
         }  # fmt: skip
+        drawn["ase"] = _in_ase(results / "film_columns.xyz")
         page = (results / "film_report.html").read_text(encoding="utf-8")
     # The distributions: the first plot of the page.
     found = re.search(r'class="plot"><img alt="[^"]*" src="data:image/png;base64,([^"]+)"', page)
     assert found is not None
     drawn["report"] = b64decode(found[1])
     return [_kept(folder / f"{name}.webp", picture) for name, picture in drawn.items()]
+
+
+def _in_ase(file: Path) -> bytes:
+    """A part of the columns of an XYZ file as ASE draws them, as PNG."""
+    columns = ase.io.read(file)
+    assert isinstance(columns, ase.Atoms)
+    middle = columns.positions.mean(axis=0)
+    near = (abs(columns.positions - middle)[:, :2] < [25.0, 12.0]).all(axis=1)
+    figure = Figure(figsize=(9.0, 4.5), layout="constrained")
+    axes = figure.subplots()
+    plot_atoms(columns[near], axes, radii=0.7)
+    axes.set_xlabel("x (A)")
+    axes.set_ylabel("y (A)")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=100)
+    return drawn.getvalue()
 
 
 def _kept(file: Path, picture: bytes) -> Path:

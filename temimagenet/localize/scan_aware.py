@@ -147,14 +147,18 @@ _FALSE_SHARE = 0.05
 _LEAST = 3.5
 """Standard errors that the height of an added column must have in the end."""
 
-_PLAUSIBLE = 1.5
-"""Standard errors of height from which a place may be one that the crystal repeats."""
+_LIKELY, _PLAUSIBLE = 2.0, 1.5
+"""Standard errors of height from which a place may be a column by itself, and by what the crystal repeats."""
 
 _REPEATED = 4.0
 """Standard errors of the mean of what is left at its equivalents from which it is."""
 
 _HALF, _SEEN = 0.5, 2.5
 """Share of the height of its equivalents, and standard errors, that a column there must have."""
+
+_WORTH, _WORTH_SHARE = 3, 0.02
+"""Columns, and their share of those that are known, from which what the crystal repeats is worth another fit: a hidden
+sublattice has more, and where so few stand out it may be by chance."""
 
 _STEPS = (0.5, 0.3, 0.15)
 _SQUARE = np.array([[x, y] for x in (-1.0, 0.0, 1.0) for y in (-1.0, 0.0, 1.0)])
@@ -354,9 +358,10 @@ def _fit(
 def _searched(found: _Settled) -> _Settled:
     """The fit with the columns that it left over, and without those that do not stand above the noise."""
     known, fit = len(found.start), found
-    for _ in range(_SEARCHES if known >= _ENOUGH_KNOWN else 0):
+    for number in range(_SEARCHES if known >= _ENOUGH_KNOWN else 0):
         more, height = _hidden(fit)
-        if not len(more):
+        # Of many columns a few more are not worth yet another fit.
+        if not len(more) or (number and len(more) < _WORTH_SHARE * len(fit.start)):
             break
         before = len(fit.start)
         try:
@@ -509,23 +514,26 @@ def _hidden(found: _Settled) -> tuple[Array, Array]:
     if not surplus and len(state.xy) > _FEW:
         places = places[:0]
     significance = np.full(len(places), np.inf)
-    for least in (0.0, _PLAUSIBLE):
+    plausible = np.zeros((0, 2))
+    for least in (0.0, _LIKELY):
         places = places[significance > least]
         if not len(places):
             return places, np.zeros(0)
         height, deviation, spread = _heights(found, places)
         significance = height / (spread * deviation)
-    order = np.argsort(-significance)
-    places, height = places[order], height[order]
-    chance = chance_maxima(significance[order], found.model.image.size, FILTER * width)
-    number = int(np.flatnonzero(chance <= _FALSE_SHARE * np.arange(1, len(places) + 1)).max(initial=-1)) + 1
+        order = np.argsort(-significance)
+        places, height, significance = places[order], height[order], significance[order]
+        plausible = plausible if least else places[significance > _PLAUSIBLE]
     white = spread < _NOT_WHITE[0]
-    high = _high(found, places, height, _FAINTEST if white else _NOT_WHITE[1])
-    sure, as_high = places[:number][high[:number]], height[:number][high[:number]]
+    chance = chance_maxima(significance, found.model.image.size, FILTER * width)
+    number = int(np.flatnonzero(chance <= _FALSE_SHARE * np.arange(1, len(places) + 1)).max(initial=-1)) + 1
+    sure, as_high = places[:number], height[:number]
+    high = _high(found, sure, as_high, _FAINTEST if white else _NOT_WHITE[1])
+    sure, as_high = sure[high], as_high[high]
     apart = _first_of(sure, _EACH * width)
     sure, as_high = sure[apart], as_high[apart]
     if white:
-        more, more_high = _repeated(found, places, height, sure)
+        more, more_high = _repeated(found, plausible, sure)
         sure, as_high = np.concatenate([sure, more]), np.concatenate([as_high, more_high])
     return sure, as_high
 
@@ -543,7 +551,7 @@ def _high(found: _Settled, places: Array, height: Array, least: float) -> NDArra
     return high
 
 
-def _repeated(found: _Settled, places: Array, height: Array, sure: Array) -> tuple[Array, Array]:
+def _repeated(found: _Settled, places: Array, sure: Array) -> tuple[Array, Array]:
     """Places (N, 2) and heights of columns that are not sure by themselves, but that the crystal repeats.
 
     Maxima of noise, in rows that went astray, are off: they are moved to where what is left at all their equivalents
@@ -553,10 +561,12 @@ def _repeated(found: _Settled, places: Array, height: Array, sure: Array) -> tup
     Args:
         found: the fit.
         places: (M, 2) places that may be columns, the most significant first.
-        height: (M,) heights of spots there.
         sure: (K, 2) places that are.
     """
     left, width, repeats = found.leftovers, found.width, _repeats(found)
+    if not len(places) or not len(repeats.vectors_px):
+        return np.zeros((0, 2)), np.zeros(0)
+    height, _, _ = _heights(found, places)
     # Height of a spot for what it leaves behind the filter.
     unit = float(np.median(height / np.maximum(left.at(places), 1.0)))
 
@@ -574,7 +584,8 @@ def _repeated(found: _Settled, places: Array, height: Array, sure: Array) -> tup
             best[better], moved[better] = both[better], there[better]
             clear = mean * np.sqrt(told) > _REPEATED * unit
             expected[better] = np.where(clear, mean, np.nan)[better]
-    clear = np.isfinite(expected)
+    end = np.array(found.model.image.shape[::-1]) - 1.0
+    clear = np.isfinite(expected) & np.all((moved >= 0.0) & (moved <= end), axis=1)
     moved, expected = moved[clear], expected[clear]
     apart = _first_of(np.concatenate([sure, moved]), _EACH * width)[len(sure) :]
     moved, expected = moved[apart], expected[apart]
@@ -584,6 +595,8 @@ def _repeated(found: _Settled, places: Array, height: Array, sure: Array) -> tup
     height, deviation = height[len(sure) :], deviation[len(sure) :]
     seen = (height > _HALF * expected) & (height > _SEEN * spread * deviation)
     seen &= _high(found, moved, height, _FAINTEST)
+    if seen.sum() < max(_WORTH, _WORTH_SHARE * len(found.start)):
+        seen[:] = False
     return moved[seen], height[seen]
 
 
