@@ -357,7 +357,7 @@ def test_what_was_started_from_nothing_is_left_out_by_a_search():
 def test_smoothed_noise_is_no_column_and_widens_the_errors():
     """Errors of a smoothed image are what its columns scatter by; supposing white noise they would be half of that."""
     z, extra, wanted = [], 0, 0
-    for truth in case_images("pt110-10dB", range(4), bounds=False):
+    for truth in case_images("pt110-10dB", range(3), bounds=False):
         smooth = ndimage.gaussian_filter(truth.image, 1.3)
         found = ScanAware()(smooth, truth.pixel_size_A)
         true, index = match(found.xy_px, truth.xy_px, truth.pixel_size_A)
