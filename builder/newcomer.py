@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 from builder.render import render_library
-from builder.serve import Handler
+from builder.serve import served
 from temimagenet.errors import TEMImageNetError
 from temimagenet.recipe import load_recipe
 
-__all__ = ["NewcomerError", "serving", "small_library", "try_library"]
+__all__ = ["NewcomerError", "small_library", "try_library"]
 
 SAMPLES = 36
 
@@ -71,23 +67,6 @@ def small_library(folder: Path) -> Path:
     return folder / "library"
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """The address of a folder behind HTTP with byte ranges, on this machine."""
-
-    class Quiet(Handler):
-        def log_message(self, *told: object) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def try_library(python: Path, library: Path, folder: Path, checkout: Path, environment: Mapping[str, str]) -> list[str]:
     """Serve a library and use it with an interpreter that has the package and its extra `hub` alone.
 
@@ -104,8 +83,8 @@ def try_library(python: Path, library: Path, folder: Path, checkout: Path, envir
     Raises:
         NewcomerError: something failed; the message ends with what was told.
     """
-    with serving(library) as address:
-        command = [str(python), "-c", SCRIPT, address, str(checkout), str(folder / "library")]
+    with served(library) as address:
+        command = [str(python), "-c", SCRIPT, address.removesuffix("/"), str(checkout), str(folder / "library")]
         done = subprocess.run(
             command, cwd=folder, env=dict(environment), capture_output=True, text=True, check=False, timeout=900
         )

@@ -7,12 +7,13 @@ import http.server
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["Handler", "make_server", "serve"]
+__all__ = ["Handler", "make_server", "serve", "served"]
 
 _TYPES = {
     ".js": "text/javascript",
@@ -145,6 +146,18 @@ def _ports(host: str, port: int) -> Iterator[int]:
         probe.bind((host, 0))
         free = int(probe.getsockname()[1])
     yield free
+
+
+@contextlib.contextmanager
+def served(folder: Path, *, allow_origin: str | None = None) -> Iterator[str]:
+    """The address of a folder that is served on a free port of this machine, by a thread."""
+    server = make_server(folder, port=0, allow_origin=allow_origin)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def serve(folder: Path, host: str = "127.0.0.1", port: int = 8000, *, allow_origin: str | None = None) -> None:

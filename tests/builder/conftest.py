@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from builder.portal import build_portal
-from builder.serve import make_server
+from builder.serve import served
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -24,18 +22,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "browser" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs Chromium: apt-get install chromium"))
-
-
-@contextmanager
-def served(folder: Path, **options: str) -> Iterator[str]:
-    """A folder on a free port of this machine."""
-    http = make_server(folder, port=0, **options)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{http.server_address[1]}/"
-    finally:
-        http.shutdown()
-        http.server_close()
 
 
 @pytest.fixture(scope="session")
