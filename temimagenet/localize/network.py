@@ -20,6 +20,10 @@ __all__ = ["NetworkColumns", "NetworkOtsu", "read_map"]
 
 _BORDER_PX = 1.5
 
+_SURE_OF_ONE = 0.8
+"""Chance of the surest column of an image below which there is none: of films and carbon the network believes a little
+in several, of columns very much in some."""
+
 
 def _predict(
     reader: NetworkColumns | NetworkOtsu, image: ArrayLike, pixel_size_A: float, maps: tuple[str, ...], **more: float
@@ -37,7 +41,8 @@ def _predict(
 class NetworkColumns:
     """Localizer: a network tells each column's position, signal and their errors at once (`models.columns`).
 
-    It knows no lattice. Columns nearer to the border than 1.5 pixels are flagged `Flag.CUT`.
+    It knows no lattice. An image of whose columns none has a chance of 0.8 has none. Columns nearer to the border than
+    1.5 pixels are flagged `Flag.CUT`.
 
     Attributes:
         model: "all", the shipped network, or a file that training wrote.
@@ -64,12 +69,13 @@ class NetworkColumns:
         Raises:
             LocalizeError: the image cannot be used, or the network tells no columns.
         """
-        return self.with_chances(image, pixel_size_A)[0]
+        columns, chance = self.with_chances(image, pixel_size_A)
+        return columns if (chance >= _SURE_OF_ONE).any() else FoundColumns.none(pixel_size_A)
 
     def with_chances(
         self, image: ArrayLike, pixel_size_A: float
     ) -> tuple[FoundColumns, Float[NDArray[np.float64], "N"]]:
-        """The columns of one image and the chance that each is one.
+        """The columns of one image and the chance that each is one, even if all chances are small.
 
         Raises:
             LocalizeError: as calling it.
