@@ -41,6 +41,7 @@ ANEW = "render or download it anew"
 _SMALL = ("row_shift_A", "columns")
 _ALWAYS = ("image", *_SMALL)
 _HEX = re.compile(rf"[0-9a-f]{{{DIGEST}}}")
+_DTYPE = re.compile(r"[<>|]?[biuf][0-9]{1,2}")
 _FILTERS = (("shuffle", "deflate"), ())
 
 
@@ -293,6 +294,9 @@ def _form(name: str, entry: Mapping[str, Any], rows: int) -> DatasetForm:
         raise ValueError(f"{name} is packed by {entry['filters']}")
     if len(entry["offsets"]) != rows:
         raise ValueError(f"{name} has not {rows} chunks")
+    if not _DTYPE.fullmatch(str(entry["dtype"])):
+        # NumPy evaluates what looks like a record's.
+        raise ValueError(f"{name} of type {entry['dtype']}")
     return DatasetForm(np.dtype(str(entry["dtype"])), tuple(map(index, entry["shape"][1:])), bool(filters))
 
 
