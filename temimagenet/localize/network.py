@@ -16,13 +16,16 @@ from temimagenet.models.predict import Prediction, recall_model
 from temimagenet.models.unet import FINE_MAPS
 from temimagenet.models.zoo import TASKS
 
-__all__ = ["NetworkColumns", "NetworkOtsu", "read_map"]
+__all__ = ["VERY_SURE", "NetworkColumns", "NetworkOtsu", "has_columns", "read_map"]
 
 _BORDER_PX = 1.5
 
-_SURE_OF_ONE = 0.8
-"""Chance of the surest column of an image below which there is none: of films and carbon the network believes a little
-in several, of columns very much in some."""
+VERY_SURE = 0.9
+"""Chance of a column whose image has columns, whatever is said of others."""
+
+_RATHER_SURE, _SHARE = 0.7, 0.25
+"""Without one of that chance, so large a share of what is told must have this: of films and carbon the network believes
+a little in many places."""
 
 
 def _predict(
@@ -37,12 +40,17 @@ def _predict(
         raise LocalizeError(str(error)) from error
 
 
+def has_columns(chance: Float[NDArray[np.float64], "N"]) -> bool:
+    """Whether what a network tells of an image are columns, not texture, from the chance of each."""
+    return bool((chance >= VERY_SURE).any() or (len(chance) and (chance >= _RATHER_SURE).mean() >= _SHARE))
+
+
 @dataclass(frozen=True)
 class NetworkColumns:
     """Localizer: a network tells each column's position, signal and their errors at once (`models.columns`).
 
-    It knows no lattice. An image of whose columns none has a chance of 0.8 has none. Columns nearer to the border than
-    1.5 pixels are flagged `Flag.CUT`.
+    It knows no lattice. An image has none where it is sure of too few (`has_columns`). Columns nearer to the border
+    than 1.5 pixels are flagged `Flag.CUT`.
 
     Attributes:
         model: "all", the shipped network, or a file that training wrote.
@@ -70,7 +78,7 @@ class NetworkColumns:
             LocalizeError: the image cannot be used, or the network tells no columns.
         """
         columns, chance = self.with_chances(image, pixel_size_A)
-        return columns if (chance >= _SURE_OF_ONE).any() else FoundColumns.none(pixel_size_A)
+        return columns if has_columns(chance) else FoundColumns.none(pixel_size_A)
 
     def with_chances(
         self, image: ArrayLike, pixel_size_A: float

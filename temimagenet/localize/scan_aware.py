@@ -343,12 +343,14 @@ def _fit(
     problem = Problem(values, start, width, _FIRST_REACH, pool)
     problem.empty = empty
     state, sigma = _first_state(problem, start, width), np.full(2, 0.25 * width)
-    found = _settle(start, problem, state, sigma, width, whole=False, most=_SOON if search else _ROUNDS)
+    found = _settle(start, problem, state, sigma, width, whole=False, most=_SOON if search else _ROUNDS, held=search)
     if search and found.rounds == _SOON:
         if found.leftovers.spread > _NOT_WHITE[0]:
             with suppress(LocalizeError):
                 found = _without_nothings(found, least=1.4)
-        found = _settle(found.start, found.problem, found.state, found.sigma, found.width, whole=found.whole)
+        found = _settle(found.start, found.problem, found.state, found.sigma, found.width, whole=found.whole, held=True)
+    if search:
+        found = _released(found)
     for _ in range(_SEARCHES):
         replaced = _without_strays(found)
         if replaced is None:
@@ -357,6 +359,18 @@ def _fit(
     if search:
         found = _searched(found)
     return _result(found, pixel_size_A)
+
+
+def _released(found: _Settled) -> _Settled:
+    """The fit whose displacements are as wide as they come out, with the columns that it left over till then."""
+    known = len(found.start)
+    if known >= _ENOUGH_KNOWN:
+        more, height = _hidden(found)
+        with suppress(LocalizeError):
+            fit = _with_more(found, more, height) if len(more) else found
+            if known < len(fit.start) <= (known * _MOST_MORE if known < _MANY else math.inf):
+                return fit
+    return _settle(found.start, found.problem, found.state, found.sigma, found.width, whole=found.whole)
 
 
 def _searched(found: _Settled) -> _Settled:
@@ -384,7 +398,15 @@ def _searched(found: _Settled) -> _Settled:
 
 
 def _settle(
-    start: Array, problem: Problem, state: State, sigma: Array, width: float, *, whole: bool, most: int = _ROUNDS
+    start: Array,
+    problem: Problem,
+    state: State,
+    sigma: Array,
+    width: float,
+    *,
+    whole: bool,
+    most: int = _ROUNDS,
+    held: bool = False,
 ) -> _Settled:
     """Gauss-Newton steps from a state until columns and the displacements' width rest.
 
@@ -395,6 +417,7 @@ def _settle(
         width: of the windows.
         whole: whether windows are whole and columns beyond the edge were looked for.
         most: rounds at most.
+        held: whether the displacements' width stays: rows that cross hidden columns alone would widen it.
     """
     values = problem.values
     model = problem.look(state)
@@ -456,7 +479,7 @@ def _settle(
                 rough = equations.covariance()
                 known = np.maximum(1.0 / rough.rows - equations.precision, 0.0)
                 error = np.sqrt(rough.columns.diagonal(axis1=1, axis2=2)[:, :2].max(axis=1))
-            sigma, change = _prior(state.shift, known, sigma)
+            sigma, change = (sigma, 0.0) if held else _prior(state.shift, known, sigma)
             if (state.shift[:, sigma == 0.0] != 0.0).any():
                 state = replace(state, shift=state.shift * (sigma > 0.0))
                 model, equations, error = problem.look(state), None, None

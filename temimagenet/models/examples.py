@@ -29,7 +29,7 @@ Source = Callable[[int], Sample]
 """From a number to a sample, always the same one."""
 
 _TRIES = 200
-_EMPTY = 0.2
+_EMPTY = 0.14
 """Share of worn examples whose columns are taken away: what to say where nothing is must be learnt, too."""
 
 _CARBON = 0.5
