@@ -25,13 +25,14 @@ _TYPES = {
     ".h5": "application/x-hdf5",
     ".bin": "application/octet-stream",
 }
-_CHUNK = 1 << 16
+_CHUNK = 1 << 20
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves one folder; a `Range: bytes=a-b` request gets 206 and just those bytes (RFC 9110, section 14)."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     allow_origin: str | None = None
     """Origin of the pages of another server that may read the files, or *."""
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | _TYPES

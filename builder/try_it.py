@@ -18,7 +18,7 @@ from PIL import Image
 from builder.ledger import Ledger, digest_of_files
 from temimagenet import models
 from temimagenet.errors import PortalError
-from temimagenet.models import TASKS, Model, columns, inputs, load_model, predict
+from temimagenet.models import TASKS, Model, agreement, columns, inputs, load_model, predict
 from temimagenet.models.export import onnx_bytes
 from temimagenet.models.unet import COLUMN_CHANNELS
 from temimagenet.storage import Shard
@@ -84,7 +84,8 @@ def model_facts() -> dict[str, Any]:
         "multiple": load_model("all").network.multiple,
         "range_A": inputs.PIXEL_RANGE_A,
         "comfortable_A": inputs._COMFORTABLE_A,
-        "above_zero": inputs._ABOVE_ZERO,
+        "above_zero": inputs.ABOVE_ZERO,
+        "agreement": _agreement_facts(),
         "sharper": {inputs._SHARP: inputs._SHARPER},
         "tile_px": _TILE_PX,
         "overlap_px": predict._OVERLAP_PX,
@@ -95,6 +96,15 @@ def model_facts() -> dict[str, Any]:
         "heard_chance": columns._LEAST_CHANCE,
         "apart_A": columns._APART_A,
     }
+
+
+def _agreement_facts() -> dict[str, Any]:
+    """The constants of `site/assets/agreement.js`."""
+    names = (
+        "pixels", "least_rows", "rounds", "last_rounds", "block_rows", "most_step_px", "at_rest_px", "most_wander_px",
+        "gains", "slow_px",
+    )  # fmt: skip
+    return {"clean": agreement.CLEAN} | {name: getattr(agreement, f"_{name.upper()}") for name in names}
 
 
 def _runtime(path: Path, digest: str) -> bytes:

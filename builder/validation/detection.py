@@ -32,7 +32,6 @@ from temimagenet.errors import LocalizeError
 from temimagenet.labels import MAPS
 from temimagenet.localize import Localizer
 from temimagenet.metrics import match
-from temimagenet.models import Model
 from temimagenet.recipe import DRAWN_OPTICS, Recipe, SampleSpec
 from temimagenet.render import Sample, render
 
@@ -45,7 +44,6 @@ __all__ = [
     "aberrated_sample",
     "aberrated_truth",
     "by_localizer",
-    "by_network",
     "count_false",
     "detection_claims",
     "detection_table",
@@ -167,17 +165,6 @@ def judge(found_px: Float[NDArray[np.float64], "N 2"], truth: Truth) -> Verdict:
 
 Finder = Callable[[NDArray[np.floating], float], Float[NDArray[np.float64], "N 2"]]
 """Positions (x, y) in pixels of the columns in an image of a pixel size."""
-
-
-def by_network(model: Model) -> Finder:
-    """What a network finds."""
-
-    def find(image: NDArray[np.floating], pixel_size_A: float) -> Float[NDArray[np.float64], "N 2"]:
-        columns = model.predict(image, pixel_size_A, ()).columns
-        assert columns is not None
-        return columns.xy_px
-
-    return find
 
 
 def by_localizer(localizer: Localizer) -> Finder:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from builder.validation import denoising, detection, intensity, micrographs, speed
-from builder.validation.detection import ASKED_RECALL, Finder, Tally, Verdict, by_localizer, by_network, judge
+from builder.validation.detection import ASKED_RECALL, Finder, Tally, Verdict, by_localizer, judge
 from builder.validation.images import Truth, limits_of, resolvable, truth_of, unseen_specs, with_noise
 from builder.validation.micrographs import Micrograph
 from builder.validation.pictures import micrograph_pictures, sample_pictures
@@ -31,7 +31,7 @@ from temimagenet.render import Sample, render
 
 __all__ = ["EMPTY_A_KIND", "PARTS", "Bench", "load_complete", "validate"]
 
-_VERSION = 3
+_VERSION = 4
 """Raised whenever a part is measured in another way."""
 
 EMPTY_A_KIND = 10
@@ -116,9 +116,14 @@ def load_complete(name: str) -> Model:
     return replace(model, maps=model.network.maps)
 
 
+def _by_network(bench: Bench) -> Finder:
+    """What the network finds by itself."""
+    return by_localizer(NetworkColumns(bench.name))
+
+
 def _detection(bench: Bench) -> Part:
     """Columns found of every entry."""
-    claims, tables = _found(bench, by_network(bench.model))
+    claims, tables = _found(bench, _by_network(bench))
     how = (
         "Images of every entry of the library’s recipe that are not for training, 256 × 256 pixels, under all its "
         "conditions, with scan noise of 0.2 Å rms per axis. A column is asked for if the image can tell where it is: "
@@ -169,7 +174,7 @@ def _located(bench: Bench) -> Part:
 
 def _false_columns(bench: Bench) -> Part:
     """Columns found where there are none."""
-    counts = detection.count_false(by_network(bench.model), EMPTY_A_KIND * bench.images)
+    counts = detection.count_false(_by_network(bench), EMPTY_A_KIND * bench.images)
     how = (
         "Images without columns, pixels of 0.06 to 0.2 Å and 2 to 200 electrons each on average: constant, ramp-like "
         "and non-linear backgrounds, the speckle of a film, and amorphous carbon of 20 to 200 Å, whose atoms lie "
@@ -221,7 +226,7 @@ def _multislice(bench: Bench) -> Part:
     pictures: tuple[Picture, ...] = ()
     for number, spec in enumerate(bench.specs[name]):
         sample = detection.aberrated_sample(spec)
-        found = by_network(bench.model)(sample.image.numpy(), sample.pixel_size_A)
+        found = _by_network(bench)(sample.image.numpy(), sample.pixel_size_A)
         for kind in by_kind:
             by_kind[kind] += judge(found, detection.aberrated_truth(sample, kind.split(" and "))).tally
         if number == 0:
@@ -298,7 +303,7 @@ def _heldout(bench: Bench) -> Part:
     for name in _SHOWN:
         sample = _shown_sample(bench, bench.specs[name][0])
         truth = truth_of(sample, resolvable(sample.columns.xy_A, limits_of(sample, bench.remembered).xy_A))
-        found = by_network(bench.model)(sample.image.numpy(), sample.pixel_size_A)
+        found = _by_network(bench)(sample.image.numpy(), sample.pixel_size_A)
         stem = "".join(letter if letter.isalnum() else "_" for letter in name)
         marks = _marks(found, judge(found, truth), truth)
         pictures += sample_pictures(bench.model, sample, marks, bench.pictures, stem, name)

@@ -1,5 +1,6 @@
 // What the Python package does around a network, in the same steps and numbers: `models/inputs.py`, `predict.py` and
 // `columns.py`. `facts` are the constants that the builder writes beside the model, taken from there.
+import { bringIntoAgreement } from "./agreement.js";
 
 /** An image that can be worked on, or an error with a sentence for the visitor. */
 export function checkImage({ data, rows, columns }, pixelSizeA, facts) {
@@ -319,6 +320,8 @@ export async function predict(run, image, pixelSizeA, facts, onTile) {
     maps[name] = restore(toImageUnit(name, told.drawn[name], scale, facts), grid, image.rows, image.columns);
     delete told.drawn[name];
   }
+  const { seen: whole, ...levels } = grid.step === 1 ? { seen, ...scale } : normalise(image.data);
+  bringIntoAgreement(whole, levels, maps, image, { ...facts.agreement, above_zero: facts.above_zero });
   const columns = toImageColumns(readColumns(told, grid.pixelSizeA, facts), grid, scale, pixelSizeA);
   return { maps, columns, grid, scale };
 }

@@ -16,9 +16,16 @@ from temimagenet.models.predict import Prediction, recall_model
 from temimagenet.models.unet import FINE_MAPS
 from temimagenet.models.zoo import TASKS
 
-__all__ = ["NetworkColumns", "NetworkOtsu", "read_map"]
+__all__ = ["VERY_SURE", "NetworkColumns", "NetworkOtsu", "has_columns", "read_map"]
 
 _BORDER_PX = 1.5
+
+VERY_SURE = 0.9
+"""Chance of a column whose image has columns, whatever is said of others."""
+
+_RATHER_SURE, _SHARE = 0.7, 0.25
+"""Without one of that chance, so large a share of what is told must have this: of films and carbon the network believes
+a little in many places."""
 
 
 def _predict(
@@ -33,11 +40,17 @@ def _predict(
         raise LocalizeError(str(error)) from error
 
 
+def has_columns(chance: Float[NDArray[np.float64], "N"]) -> bool:
+    """Whether what a network tells of an image are columns, not texture, from the chance of each."""
+    return bool((chance >= VERY_SURE).any() or (len(chance) and (chance >= _RATHER_SURE).mean() >= _SHARE))
+
+
 @dataclass(frozen=True)
 class NetworkColumns:
     """Localizer: a network tells each column's position, signal and their errors at once (`models.columns`).
 
-    It knows no lattice. Columns nearer to the border than 1.5 pixels are flagged `Flag.CUT`.
+    It knows no lattice. An image has none where it is sure of too few (`has_columns`). Columns nearer to the border
+    than 1.5 pixels are flagged `Flag.CUT`.
 
     Attributes:
         model: "all", the shipped network, or a file that training wrote.
@@ -64,12 +77,13 @@ class NetworkColumns:
         Raises:
             LocalizeError: the image cannot be used, or the network tells no columns.
         """
-        return self.with_chances(image, pixel_size_A)[0]
+        columns, chance = self.with_chances(image, pixel_size_A)
+        return columns if has_columns(chance) else FoundColumns.none(pixel_size_A)
 
     def with_chances(
         self, image: ArrayLike, pixel_size_A: float
     ) -> tuple[FoundColumns, Float[NDArray[np.float64], "N"]]:
-        """The columns of one image and the chance that each is one.
+        """The columns of one image and the chance that each is one, even if all chances are small.
 
         Raises:
             LocalizeError: as calling it.

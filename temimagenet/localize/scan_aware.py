@@ -153,6 +153,10 @@ _LIKELY, _PLAUSIBLE = 2.0, 1.5
 _REPEATED = 4.0
 """Standard errors of the mean of what is left at its equivalents from which it is."""
 
+_TOO_MANY, _NO_LOSS, _SURELY = 2.0, 1.5, 3.0
+"""Times what their standard errors ask for by which a fit without some columns is worse: so that each is tried again,
+so that none of them is missed, so that all of them are there."""
+
 _HALF, _SEEN = 0.5, 2.5
 """Share of the height of its equivalents, and standard errors, that a column there must have."""
 
@@ -339,12 +343,14 @@ def _fit(
     problem = Problem(values, start, width, _FIRST_REACH, pool)
     problem.empty = empty
     state, sigma = _first_state(problem, start, width), np.full(2, 0.25 * width)
-    found = _settle(start, problem, state, sigma, width, whole=False, most=_SOON if search else _ROUNDS)
+    found = _settle(start, problem, state, sigma, width, whole=False, most=_SOON if search else _ROUNDS, held=search)
     if search and found.rounds == _SOON:
         if found.leftovers.spread > _NOT_WHITE[0]:
             with suppress(LocalizeError):
                 found = _without_nothings(found, least=1.4)
-        found = _settle(found.start, found.problem, found.state, found.sigma, found.width, whole=found.whole)
+        found = _settle(found.start, found.problem, found.state, found.sigma, found.width, whole=found.whole, held=True)
+    if search:
+        found = _released(found)
     for _ in range(_SEARCHES):
         replaced = _without_strays(found)
         if replaced is None:
@@ -353,6 +359,18 @@ def _fit(
     if search:
         found = _searched(found)
     return _result(found, pixel_size_A)
+
+
+def _released(found: _Settled) -> _Settled:
+    """The fit whose displacements are as wide as they come out, with the columns that it left over till then."""
+    known = len(found.start)
+    if known >= _ENOUGH_KNOWN:
+        more, height = _hidden(found)
+        with suppress(LocalizeError):
+            fit = _with_more(found, more, height) if len(more) else found
+            if known < len(fit.start) <= (known * _MOST_MORE if known < _MANY else math.inf):
+                return fit
+    return _settle(found.start, found.problem, found.state, found.sigma, found.width, whole=found.whole)
 
 
 def _searched(found: _Settled) -> _Settled:
@@ -380,7 +398,15 @@ def _searched(found: _Settled) -> _Settled:
 
 
 def _settle(
-    start: Array, problem: Problem, state: State, sigma: Array, width: float, *, whole: bool, most: int = _ROUNDS
+    start: Array,
+    problem: Problem,
+    state: State,
+    sigma: Array,
+    width: float,
+    *,
+    whole: bool,
+    most: int = _ROUNDS,
+    held: bool = False,
 ) -> _Settled:
     """Gauss-Newton steps from a state until columns and the displacements' width rest.
 
@@ -391,6 +417,7 @@ def _settle(
         width: of the windows.
         whole: whether windows are whole and columns beyond the edge were looked for.
         most: rounds at most.
+        held: whether the displacements' width stays: rows that cross hidden columns alone would widen it.
     """
     values = problem.values
     model = problem.look(state)
@@ -452,7 +479,7 @@ def _settle(
                 rough = equations.covariance()
                 known = np.maximum(1.0 / rough.rows - equations.precision, 0.0)
                 error = np.sqrt(rough.columns.diagonal(axis1=1, axis2=2)[:, :2].max(axis=1))
-            sigma, change = _prior(state.shift, known, sigma)
+            sigma, change = (sigma, 0.0) if held else _prior(state.shift, known, sigma)
             if (state.shift[:, sigma == 0.0] != 0.0).any():
                 state = replace(state, shift=state.shift * (sigma > 0.0))
                 model, equations, error = problem.look(state), None, None
@@ -638,15 +665,19 @@ def _with_more(found: _Settled, more: Array, height: Array) -> _Settled:
     return _without_nothings(replace(new, start=start), first=count)
 
 
-def _without_nothings(found: _Settled, least: float = _LEAST, first: int = 0, *, last: bool = False) -> _Settled:
+def _without_nothings(
+    found: _Settled, least: float = _LEAST, first: int = 0, *, last: bool = False, careful: bool = False
+) -> _Settled:
     """The fit without columns, from some place on, whose height is less than so many standard errors.
 
     Those that the crystal repeats need fewer. Where noise is not white, all need more, and at the last errors are by
-    all that is left over.
+    all that is left over. Where it is white, a column stays without which the fit is worse than its standard error
+    says: many faint ones and what all spots and rows share do not add up in a straight line.
 
     Raises:
         LocalizeError: the columns cannot be told apart.
     """
+    believed, whole = np.arange(len(found.start)) < first, found
     while True:
         back, left = found.back, found.leftovers
         height, variance = found.state.height[back], found.covariance.columns[back, 2, 2]
@@ -654,7 +685,7 @@ def _without_nothings(found: _Settled, least: float = _LEAST, first: int = 0, *,
         wanted = least * (1.0 if white else _NOT_WHITE[2] / _LEAST)
         spread = left.misfit if last and not white else left.spread
         significance = height / (spread * np.sqrt(np.maximum(variance, 1e-300)))
-        faint = first + np.flatnonzero(significance[first:] < wanted)
+        faint = np.flatnonzero(~believed & (significance < wanted))
         if white and len(faint):
             expected = _repeats(found).expected()[faint]
             faint = faint[~((height[faint] > _HALF * expected) & (significance[faint] > _SEEN))]
@@ -662,12 +693,42 @@ def _without_nothings(found: _Settled, least: float = _LEAST, first: int = 0, *,
         faint = faint[np.argsort(significance[faint])]
         if white or np.median(significance) > _CLEAR * wanted:
             faint = faint[_first_of(found.state.xy[back][faint], _BESIDE * found.width)]
-        kept = np.ones(len(back), dtype=bool)
-        kept[faint] = False
-        if kept.all() or not kept.any():
+        if len(faint) == len(back):
             return found
-        problem, state = _changed(found, kept, np.zeros((0, 2)), np.zeros(0))
-        found = _settle(found.start[kept], problem, state, found.sigma, found.width, whole=found.whole)
+        # Beside areas that hold nothing, columns take up what is cut off there.
+        sound = white and found.problem.empty is None
+        if sound and not careful and not len(faint) and _excess(whole, found, wanted) > _TOO_MANY:
+            return _without_nothings(whole, least, first, last=last, careful=True)
+        groups = [faint] if len(faint) else []
+        fewer = None
+        while groups and fewer is None:
+            group = groups.pop()
+            kept = np.ones(len(back), dtype=bool)
+            kept[group] = False
+            problem, state = _changed(found, kept, np.zeros((0, 2)), np.zeros(0))
+            fewer = _settle(found.start[kept], problem, state, found.sigma, found.width, whole=found.whole)
+            worse = _excess(found, fewer, wanted) if careful and white else 0.0
+            if worse <= _NO_LOSS:
+                found, believed = fewer, believed[kept]
+            elif len(group) == 1 or worse > _SURELY:
+                believed[group], fewer = True, None
+            else:
+                groups, fewer = [*groups, *np.array_split(group, 2)], None
+        if fewer is None:
+            return found
+
+
+def _excess(found: _Settled, fewer: _Settled, wanted: float) -> float:
+    """How many times worse the fit without some columns is than it may be: all weights and priors the same, minus the
+    logarithm of the posterior grows by half the square of a column's significance."""
+    gone = len(found.start) - len(fewer.start)
+    if not gone:
+        return 0.0
+    image = found.model.image
+    trust = _trust(found.problem.values - image, image, found.noise, found.width) * _alive(found.problem)
+    weight = trust / _variance(image, found.noise)
+    costs = [_cost(fit.problem, fit.model, fit.state, weight, found.sigma) for fit in (found, fewer)]
+    return float((costs[1] - costs[0]) / (0.5 * wanted**2 * gone))
 
 
 def _changed(found: _Settled, kept: NDArray[np.bool_], more: Array, height: Array) -> tuple[Problem, State]:

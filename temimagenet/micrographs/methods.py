@@ -23,6 +23,7 @@ from temimagenet.localize import (
     fit_scan_aware,
 )
 from temimagenet.localize.detect import spot_width_px
+from temimagenet.localize.network import VERY_SURE, has_columns
 from temimagenet.micrographs.doubts import scale_doubts
 from temimagenet.micrographs.read import Micrograph
 from temimagenet.models.zoo import load_network
@@ -39,9 +40,9 @@ _LEAST_CHANCE = 0.25
 _SURE_ENOUGH = 12
 """Columns of a chance that stands for itself from which an image is one of columns, so that others may be, too."""
 
-_VERY_SURE, _STANDS_OUT = 0.9, 6.0
-"""Chance that the network gives at least one column of most images that have any, and standard errors of intensity that
-each one needs where it does not: of films and noise it gives a few columns chances of 0.4 to 0.8."""
+_STANDS_OUT = 6.0
+"""Standard errors of intensity that each column needs where the network is sure of few, and very sure of none, or takes
+for columns what is texture."""
 
 _UNFITTED = "Columns are the network's own, not fitted"
 
@@ -50,9 +51,10 @@ _UNFITTED = "Columns are the network's own, not fitted"
 class Automatic:
     """Localizer without a parameter: a network finds the columns, then all are fitted with the rows' displacements.
 
-    The fit leaves out what does not stand above the noise, and finds more in what it leaves over. Of an image of few
-    columns, none of which the network is very sure of, those remain that stand out by themselves. Where there are more
-    than 4,000, or no fit is possible, what the network tells is the answer; `explained` says so, and calling warns.
+    The fit leaves out what does not stand above the noise, and finds more in what it leaves over. Of texture, and of an
+    image of few columns none of which the network is very sure of, those remain that stand out by themselves. Where
+    there are more than 4,000, or no fit is possible, what the network tells is the answer; `explained` says so,
+    and calling warns.
 
     Attributes:
         model: "all", the shipped network, or a file that training wrote.
@@ -93,7 +95,8 @@ class Automatic:
         network = NetworkColumns(self.model, _LEAST_CHANCE, self.device, self.scale, self.tile_px)
         told, chance = network.with_chances(image, pixel_size_A)
         columns, why = self._fitted(image, pixel_size_A, told, chance)
-        if (chance >= NetworkColumns.least_chance).sum() < _SURE_ENOUGH and (chance < _VERY_SURE).all():
+        sure = chance[chance >= NetworkColumns.least_chance]
+        if (len(sure) < _SURE_ENOUGH and (sure < VERY_SURE).all()) or not has_columns(sure):
             columns = columns.select(columns.intensity > _STANDS_OUT * columns.intensity_sigma)
         return columns, why if len(columns) else ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -43,6 +44,9 @@ _PILLOW = (".png", ".jpg", ".jpeg", ".bmp")
 
 SUFFIXES: tuple[str, ...] = (*_ROSETTA, *_PILLOW, ".npy")
 """Files that can be read."""
+
+_LEAST_DIRECTORY_BYTES = 18
+"""Of a page of a TIFF."""
 
 _MOST_PIXELS = 2**26
 """8192 x 8192: more would not fit in the memory of most computers while columns are fitted."""
@@ -418,6 +422,10 @@ def _planes(file: Path) -> Signal | None:
     from tifffile import PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage
 
     with TiffFile(file) as tiff:
+        with suppress(IndexError):
+            # A page has a directory of one entry at least; a chain that comes back to its beginning never ends.
+            tiff.pages[file.stat().st_size // _LEAST_DIRECTORY_BYTES + 1]
+            raise MicrographError("damaged: it names more pages than can be in it")
         page, shape = tiff.pages[0], tiff.series[0].shape
         apart = isinstance(page, TiffPage) and (page.photometric, page.planarconfig) == (
             PHOTOMETRIC.RGB, PLANARCONFIG.SEPARATE

@@ -14,6 +14,7 @@ from temimagenet.errors import ModelError
 from temimagenet.imaging.detector import without_spikes
 
 __all__ = [
+    "ABOVE_ZERO",
     "PIXEL_RANGE_A",
     "Grid",
     "Levels",
@@ -194,7 +195,7 @@ def scaled_grid(shape: tuple[int, int], pixel_size_A: float, scale: float) -> Gr
 
 _SHARP = "noNoiseNoBackgroundSuperresolution"
 
-_ABOVE_ZERO = (_SHARP, "noBackgroundnoNoise", "noNoiseNoBackgroundUpinterpolation2x")
+ABOVE_ZERO = (_SHARP, "noBackgroundnoNoise", "noNoiseNoBackgroundUpinterpolation2x")
 """Images that are 0 where no column is."""
 
 _SHARPER = 30.0
@@ -211,7 +212,7 @@ def to_network_unit(name: str, truth: Tensor, scale: Levels) -> Tensor:
     """
     if "Mask" in name:
         return truth
-    if name in _ABOVE_ZERO:
+    if name in ABOVE_ZERO:
         return truth / (scale.deviation * (_SHARPER if name == _SHARP else 1.0))
     return (truth - scale.mean) / scale.deviation
 
@@ -220,6 +221,6 @@ def to_image_unit(name: str, drawn: Tensor, scale: Levels) -> Tensor:
     """A map as a network draws it, in the image's unit; masks are cut to 0 and 1."""
     if "Mask" in name:
         return drawn.clamp(0.0, 1.0)
-    if name in _ABOVE_ZERO:
+    if name in ABOVE_ZERO:
         return drawn * (scale.deviation * (_SHARPER if name == _SHARP else 1.0))
     return drawn * scale.deviation + scale.mean

@@ -29,16 +29,31 @@ def check_map_loss(kind: str) -> MapLoss:
     raise ModelError(f"loss {kind!r}: expected one of {', '.join(get_args(MapLoss))}")
 
 
-def map_loss(kind: MapLoss, drawn: Float[Tensor, "..."], truth: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+def map_loss(
+    kind: MapLoss,
+    drawn: Float[Tensor, "B *rest"],
+    truth: Float[Tensor, "B *rest"],
+    weights: Float[Tensor, "B"] | None = None,
+) -> Float[Tensor, ""]:
     """Mean of (p - t)^2, or of (p - t)^2 / (t + 1 / k), which punishes false atoms where nothing is.
 
     Lin et al., Sci. Rep. 11, 5386 (2021); the formula is missing from the paper's text, k is in its weights' names. A
     truth below 0 counts as 0 in the denominator.
     """
-    squares = (drawn - truth).square()
-    if kind == "mse":
-        return squares.mean()
-    return (squares / (truth.clamp_min(0.0) + 1.0 / (10.0 if kind == "chi10" else 100.0))).mean()
+    errors = (drawn - truth).square()
+    if kind != "mse":
+        errors = errors / (truth.clamp_min(0.0) + 1.0 / (10.0 if kind == "chi10" else 100.0))
+    return errors.mean() if weights is None else (weights * errors.flatten(1).mean(dim=1)).mean()
+
+
+def relative_weights(truth: Float[Tensor, "B *rest"]) -> Float[Tensor, "B"]:
+    """What an example's squared errors are multiplied by: 1 / (1 + mean of its truth's squares).
+
+    For images without a background in units of what the network sees. In a blurred image columns have a mean of many
+    times their contrast, which nobody can tell from a background: without weights one such example in fifty decides
+    the direction of most steps.
+    """
+    return 1.0 / (1.0 + truth.square().flatten(1).mean(dim=1))
 
 
 def columns_loss(

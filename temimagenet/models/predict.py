@@ -17,6 +17,7 @@ from torch import Tensor
 from temimagenet.device import check_device, halves_well
 from temimagenet.errors import ModelError
 from temimagenet.imaging.detector import check_image
+from temimagenet.models.agreement import CLEAN, CORRECTED, in_agreement
 from temimagenet.models.columns import CELL, offered_columns, read_columns
 from temimagenet.models.faster_rcnn import ColumnRCNN
 from temimagenet.models.inputs import Grid, Levels, choose_grid, normalise, scaled_grid, to_image_unit
@@ -94,6 +95,7 @@ class Model:
     ) -> Prediction:
         """Draw maps of one image and find its columns.
 
+        What a network that draws `noNoise` says of contrast and of slow parts is corrected by the image (`agreement`).
         Pixels outside the range of the training are binned or interpolated first; maps and positions are on the
         image's own grid. A large image is worked on in tiles that overlap and are blended: memory is bounded by the
         tile and the maps asked for.
@@ -125,13 +127,13 @@ class Model:
         shape = (values.shape[0], values.shape[1])
         grid = choose_grid(shape, pixel_size_A) if scale is None else scaled_grid(shape, pixel_size_A, scale)
         seen, unit = normalise(grid.resample(values))
-        drawn, raw = _run(self.network, seen, wanted, tile_px, check_device(device))
+        drawn, raw = _run(self.network, seen, _with_clean(wanted, self.network.maps), tile_px, check_device(device))
         restored = {
             name: grid.restore(to_image_unit(name, torch.from_numpy(part), unit).numpy(), shape)
             for name, part in drawn.items()
         }
         found = None if raw is None else _columns(raw, grid, unit, pixel_size_A, least_chance)
-        return Prediction(restored, found, grid)
+        return Prediction(in_agreement(values, restored, wanted), found, grid)
 
 
 def load_model(name: str | Path = "all") -> Model:
@@ -162,6 +164,12 @@ def recall_model(name: str) -> Model:
         ModelError: there is none of that name, or the file is damaged.
     """
     return _loaded(name, written(name))
+
+
+def _with_clean(wanted: Sequence[str], able: Sequence[str]) -> tuple[str, ...]:
+    """The maps wanted, and the clean image, by which they are held against the noisy one."""
+    needed = CLEAN in able and CLEAN not in wanted and any(name in CORRECTED for name in wanted)
+    return (*wanted, CLEAN) if needed else tuple(wanted)
 
 
 def _columns(raw: NDArray[np.float32], grid: Grid, scale: Levels, pixel_size_A: float, least: float) -> ToldColumns:

@@ -26,8 +26,8 @@ from temimagenet.metrics import match
 from temimagenet.models.columns import CELL, offered_columns, read_columns
 from temimagenet.models.examples import ExampleBatch, Examples, Source, batched, from_library, on_the_fly
 from temimagenet.models.faster_rcnn import ColumnRCNN
-from temimagenet.models.inputs import choose_grid
-from temimagenet.models.losses import MapLoss, check_map_loss, columns_loss, map_loss
+from temimagenet.models.inputs import ABOVE_ZERO, choose_grid
+from temimagenet.models.losses import MapLoss, check_map_loss, columns_loss, map_loss, relative_weights
 from temimagenet.models.torchvision_ops import import_torchvision
 from temimagenet.models.unet import FINE_MAPS, PLAIN_MAPS
 from temimagenet.models.zoo import TASKS, build_network, read_weights, write_weights
@@ -334,7 +334,10 @@ class Training(lightning.LightningModule):
             return {}, self.network.losses(batch.image, _places(batch), batch.radius_px)
         answer = self.network(batch.image.contiguous(memory_format=torch.channels_last))
         parts = {
-            name: _MAP_WEIGHT[name] * map_loss(self.settings.loss, answer[name].float(), truth)
+            name: _MAP_WEIGHT[name]
+            * map_loss(
+                self.settings.loss, answer[name].float(), truth, relative_weights(truth) if name in ABOVE_ZERO else None
+            )
             for name, truth in batch.maps.items()
         }
         if "columns" in answer:

@@ -38,8 +38,10 @@ DIGEST = 32
 
 ANEW = "render or download it anew"
 
-_ALWAYS = ("image", "row_shift_A", "columns")
+_SMALL = ("row_shift_A", "columns")
+_ALWAYS = ("image", *_SMALL)
 _HEX = re.compile(rf"[0-9a-f]{{{DIGEST}}}")
+_DTYPE = re.compile(r"[<>|]?[biuf][0-9]{1,2}")
 _FILTERS = (("shuffle", "deflate"), ())
 
 
@@ -177,12 +179,12 @@ class ShardParts:
             # Sidecars of early versions have none.
             self._rest_digest = None if "rest" not in sidecar else str(sidecar["rest"])
             self._by_name = _chunks(sidecar)
-            self.chunks = sorted((part for parts in self._by_name.values() for part in parts), key=_place)
+            self.chunks = sorted((part for parts in self._by_name.values() for part in parts), key=place)
             self.rest = _gaps(self.chunks, self.size)
             self.forms = {name: _form(name, entry, sidecar["rows"]) for name, entry in sidecar["datasets"].items()}
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ShardError(f"{name}: its sidecar is damaged ({error!r}); {ANEW}") from error
-        self.parts = sorted([*self.chunks, *self.rest], key=_place)
+        self.parts = sorted([*self.chunks, *self.rest], key=place)
         self.series = [part for name, parts in self._by_name.items() if name not in self.forms for part in parts]
 
     @classmethod
@@ -219,7 +221,25 @@ class ShardParts:
         found = {self.chunk(name, row) for row in rows for name in arrays}
         if any("2x" in name and name not in self.forms for name in labels):
             found.update(self.series)
-        return sorted(found, key=_place)
+        return sorted(found, key=place)
+
+    def small(self, most: int) -> list[Part]:
+        """Chunks of what every sample needs beside its image, of arrays that take no more bytes than that in all."""
+        arrays = [self._by_name[name] for name in _SMALL if name in self.forms]
+        return [part for parts in arrays if sum(part.size for part in parts) <= most for part in parts]
+
+    def pieces(self, group: Sequence[Part], content: bytes) -> list[tuple[Part, bytes]]:
+        """The parts of a range of bytes, each compared with its digest.
+
+        Raises:
+            ShardError: one differs.
+        """
+        start = group[0].offset
+        found = [(part, content[part.offset - start : part.end - start]) for part in group]
+        for part, piece in found:
+            if part.sha256 or len(piece) != part.size:
+                self.check(part, piece)
+        return found
 
     def check(self, part: Part, content: bytes) -> None:
         """Compare a chunk's bytes with its digest.
@@ -258,7 +278,7 @@ class ShardParts:
             )
 
 
-def _place(part: Part) -> int:
+def place(part: Part) -> int:
     """Where a part begins."""
     return part.offset
 
@@ -274,6 +294,9 @@ def _form(name: str, entry: Mapping[str, Any], rows: int) -> DatasetForm:
         raise ValueError(f"{name} is packed by {entry['filters']}")
     if len(entry["offsets"]) != rows:
         raise ValueError(f"{name} has not {rows} chunks")
+    if not _DTYPE.fullmatch(str(entry["dtype"])):
+        # NumPy evaluates what looks like a record's.
+        raise ValueError(f"{name} of type {entry['dtype']}")
     return DatasetForm(np.dtype(str(entry["dtype"])), tuple(map(index, entry["shape"][1:])), bool(filters))
 
 
@@ -286,7 +309,7 @@ def merge(parts: Sequence[Part], *, gap: int, most: int) -> list[list[Part]]:
         most: length of a range beyond which no further part is added.
     """
     groups: list[list[Part]] = []
-    for part in sorted(parts, key=_place):
+    for part in sorted(parts, key=place):
         last = groups[-1] if groups else None
         if last and part.offset - last[-1].end <= gap and part.end - last[0].offset <= most:
             last.append(part)

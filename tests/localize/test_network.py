@@ -50,6 +50,15 @@ def test_a_file_that_was_written_anew_is_read_anew(silicon: NDArray[np.float64],
     assert counts[0] == 0 < counts[1]
 
 
+@pytest.mark.parametrize(("surest", "number"), [(0.69, 0), (0.71, 2)])
+def test_columns_none_of_which_is_sure_are_none(
+    silicon: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch, surest: float, number: int
+) -> None:
+    told = NetworkColumns()(silicon, 0.089).select(np.arange(2))
+    monkeypatch.setattr(NetworkColumns, "with_chances", lambda *image: (told, np.array([0.5, surest])))
+    assert len(NetworkColumns()(silicon, 0.089)) == number
+
+
 @pytest.mark.parametrize("value", [-1e12, -1e5, 1e12])
 def test_dead_and_hot_pixels_spoil_nothing(silicon: NDArray[np.float64], value: float) -> None:
     spoilt = silicon.copy()

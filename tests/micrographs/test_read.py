@@ -266,6 +266,17 @@ def write_pages(path, frames):
             file.write(frame, contiguous=False)
 
 
+def write_ring(path):
+    """A TIFF of two pages, after the second of which comes the second."""
+    tifffile.imwrite(path, np.ones((2, 4, 4), np.uint8), photometric="minisblack", metadata=None)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        second = tiff.pages[1].offset
+        after = second + 2 + 12 * len(tiff.pages[1].tags)
+    content[after : after + 4] = second.to_bytes(4, "little")
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("kind", ["dm3", "emd", "ser", "mrc", "hspy", "tif", "pages.tif", "planes.tif", "npy"])
 def test_frames_of_a_stack_are_chosen_or_summed(tmp_path, kind):
     path = stack(tmp_path, kind)
@@ -316,6 +327,7 @@ def test_signals_are_chosen_by_number_or_title(tmp_path):
         (lambda f: (f / "a.dm4").write_bytes(b"nonsense" * 9), "not a readable .dm4 file"),
         (lambda f: (f / "a.emd").write_bytes(b"nonsense" * 9), "not a readable .emd file"),
         (lambda f: (f / "a.tif").write_bytes(b"nonsense" * 9), "not a readable .tif file"),
+        (lambda f: write_ring(f / "a.tif"), "more pages than can be in it"),
         (lambda f: (f / "a.png").write_bytes(b"nonsense" * 9), "not a readable .png file"),
         (lambda f: (f / "a.ser").write_bytes(b"nonsense" * 9), "not a readable .ser file"),
         (lambda f: (f / "a.emi").write_bytes(b"nonsense" * 9), "needs its ser files"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from temimagenet.errors import ModelError
-from temimagenet.models.losses import check_map_loss, columns_loss, map_loss
+from temimagenet.models.losses import check_map_loss, columns_loss, map_loss, relative_weights
 
 
 def test_modified_chi_square_is_the_formula() -> None:
@@ -27,6 +27,14 @@ def test_false_atoms_cost_more_than_missed_ones_by_chi_square() -> None:
 
 def test_negative_truth_counts_as_zero() -> None:
     assert map_loss("chi10", torch.tensor([0.0]), torch.tensor([-0.5])) == pytest.approx(2.5)
+
+
+def test_a_pedestal_of_columns_does_not_decide_a_batch() -> None:
+    truth = torch.stack([torch.tensor([0.0, 2.0]), torch.tensor([15.0, 17.0])]).reshape(2, 1, 1, 2)
+    assert relative_weights(truth).tolist() == pytest.approx([1.0 / 3.0, 1.0 / 258.0])
+    drawn = torch.zeros_like(truth)
+    assert map_loss("mse", drawn, truth, relative_weights(truth)) == pytest.approx((2.0 / 3.0 + 257.0 / 258.0) / 2.0)
+    assert map_loss("mse", drawn, truth) == pytest.approx((2.0 + 257.0) / 2.0)
 
 
 def test_unknown_losses_are_refused() -> None:

@@ -23,6 +23,7 @@ from temimagenet import LABELS, TEMImageNet, load_recipe, sample_spec
 from temimagenet.errors import ShardError, TEMImageNetError
 from temimagenet.render import render, with_bounds
 from temimagenet.storage import Shard, finish_library, plan_library, read_catalogue, render_shard, verify_library
+from temimagenet.storage.parts import ShardParts
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -84,6 +85,14 @@ def test_sidecars_let_a_plain_byte_reader_find_one_sample(library):
                 flat = np.frombuffer(zlib.decompress(chunk), np.uint8).reshape(item.itemsize, -1).T
                 values = np.ascontiguousarray(flat).view(item).reshape(entry["shape"][1:])
                 assert np.array_equal(values, file[name][row], equal_nan=item.kind == "f")
+
+
+@pytest.mark.parametrize("told", ["2(u2", "2u2,f8", "O", "[('a', 'f8')]", ""])
+def test_types_that_are_no_numbers_are_refused(library, told):
+    sidecar = json.loads((library / "shards/linear-00001.json").read_text())
+    sidecar["datasets"]["image"]["dtype"] = told
+    with pytest.raises(ShardError, match="sidecar is damaged"):
+        ShardParts("here", sidecar)
 
 
 def test_catalogue_has_a_row_a_sample_that_says_where_it_is(library):
