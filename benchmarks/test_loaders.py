@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from builder.render import render_library
-from temimagenet import TEMImageNet, collate
+from temimagenet import TEMImageNet, collate, loader
 from temimagenet.recipe import load_recipe
 from temimagenet.storage import repack_library
 
@@ -118,10 +118,13 @@ def test_loaders(tmp_path: Path) -> None:
             lambda: DataLoader(raw, shuffle=True, collate_fn=_stacked, **options), lambda b: len(b["image"])
         ),
         "TEMImageNet, repacked": (
-            lambda: DataLoader(fast, shuffle=True, collate_fn=collate, **options), lambda b: len(b.ids)
+            lambda: loader(fast, _BATCH, shuffle=True, workers=_WORKERS), lambda b: len(b.ids)
         ),
         "TEMImageNet, compact": (
-            lambda: DataLoader(compact, shuffle=True, collate_fn=collate, **options), lambda b: len(b.ids)
+            lambda: loader(compact, _BATCH, shuffle=True, workers=_WORKERS), lambda b: len(b.ids)
+        ),
+        "repacked, torch's DataLoader": (
+            lambda: DataLoader(fast, shuffle=True, collate_fn=collate, **options), lambda b: len(b.ids)
         ),
         "WebDataset, tar": (lambda: DataLoader(tar, collate_fn=_stacked, **options), lambda b: len(b["image"])),
         "datasets, Arrow": (

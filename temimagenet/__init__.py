@@ -22,6 +22,7 @@ _HOME = {
     "TEMImageNetError": "temimagenet.errors",
     "collate": "temimagenet.datasets",
     "load_recipe": "temimagenet.recipe",
+    "loader": "temimagenet.loading",
     "plot": "temimagenet.datasets",
     "sample_spec": "temimagenet.recipe",
 }
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from temimagenet.datasets import OnTheFly, TEMImageNet, collate, plot
     from temimagenet.errors import TEMImageNetError
     from temimagenet.labels import LABELS, Columns
+    from temimagenet.loading import loader
     from temimagenet.published import PublishedTEMImageNet
     from temimagenet.recipe import Recipe, SampleSpec, load_recipe, sample_spec
     from temimagenet.render import Sample
@@ -47,6 +49,7 @@ __all__ = [
     "__version__",
     "collate",
     "load_recipe",
+    "loader",
     "plot",
     "sample_spec",
 ]

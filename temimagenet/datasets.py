@@ -418,6 +418,15 @@ def collate(samples: Sequence[Sample]) -> Batch:
     Raises:
         DatasetError: there are no samples, or the images differ in size.
     """
+    return join(samples, torch.stack)
+
+
+def join(samples: Sequence[Sample], stack: Callable[[list[Tensor]], Tensor]) -> Batch:
+    """`collate`, with images and then each map stacked by a function of the caller's.
+
+    Raises:
+        DatasetError: as `collate`.
+    """
     if not samples:
         raise DatasetError("no samples to collate")
     shapes = {tuple(sample.image.shape) for sample in samples}
@@ -425,6 +434,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         raise DatasetError(
             f"images of different sizes in one batch: {sorted(shapes)}; choose one image_size with where="
         )
+    images = stack([sample.image for sample in samples])[:, None]
     labels: dict[str, Tensor] = {}
     for name in samples[0].labels:
         values = [sample.labels[name] for sample in samples]
@@ -433,10 +443,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
         elif name in SCALARS:
             labels[name] = torch.stack(values)
         else:
-            labels[name] = torch.stack(values)[:, None]
+            labels[name] = stack(values)[:, None]
     shape = (samples[0].image.shape[0], samples[0].image.shape[1])
     return Batch(
-        torch.stack([sample.image for sample in samples])[:, None],
+        images,
         labels,
         torch.tensor([int(sample.columns.inside(shape).sum()) for sample in samples]),
         torch.tensor([sample.pixel_size_A for sample in samples], dtype=torch.float64),
