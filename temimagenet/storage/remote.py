@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -44,6 +45,23 @@ _SMALL_BYTES = 2 * 2**20
 
 _HELD_BYTES = 256 * 2**20
 _HELD_SHARDS = 64
+
+_opened: list[weakref.ref[Any]] = []
+_inherited: list[Any] = []
+
+
+def _keep_inherited() -> None:
+    """In a forked process: keep the file systems of the process before.
+
+    Collected here, each would close its connections by an event loop that runs there only: it waits for that a second,
+    then closes what may be in use there.
+    """
+    _inherited.extend(files for files in (ref() for ref in _opened) if files is not None)
+    _opened.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited)
 
 
 def is_address(place: str | Path) -> bool:
@@ -107,6 +125,8 @@ class RemoteLibrary:
             except (ImportError, ValueError) as error:
                 needed = f"temimagenet[{'s3' if self.address.startswith('s3://') else 'hub'}]"
                 raise HubError(f"{self.address}: cannot be opened ({error}); pip install '{needed}'") from error
+            _opened[:] = [ref for ref in _opened if ref() is not None]
+            _opened.append(weakref.ref(self._files))
             self._lock = threading.Lock()
             self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="temimagenet")
             self._process = os.getpid()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -419,6 +422,23 @@ def test_batches_of_workers_are_streamed_in_parallel(published, library):
     images = torch.cat([batch.image for batch in batches])[:, 0]
     local = TEMImageNet(library, None, labels=["circularMask"])
     assert torch.equal(images, torch.stack([sample.image for sample in local]))
+
+
+def test_workers_leave_the_connections_of_their_parent_alone(published, tmp_path):
+    """A session that a forked process collects waits for an event loop of the parent, then closes what is shared."""
+    data = TEMImageNet(at(published), None, streaming=True)
+    data[0]
+    inherited = weakref.ref(data._remote._files)
+
+    def read() -> None:
+        data[1]
+        gc.collect()
+        (tmp_path / "told").write_text(f"{data._remote._files is not inherited()} {inherited() is not None}")
+
+    worker = multiprocessing.get_context("fork").Process(target=read)
+    worker.start()
+    worker.join()
+    assert (tmp_path / "told").read_text() == "True True"
 
 
 def test_what_streams_hold_is_bounded(published, library, monkeypatch):
