@@ -21,7 +21,8 @@ from temimagenet.render import render
 __all__ = ["MAPS", "Sums", "cell_sums", "intensity_claims", "intensity_table", "measure_sums", "slope"]
 
 MAPS: Mapping[str, str] = {
-    "noBackgroundnoNoise": "noBackgroundnoNoise",
+    "noNoise": "denoised",
+    "noBackgroundnoNoise": "without background",
     "noNoiseNoBackgroundSuperresolution": "superresolution",
 }
 """Maps that are integrated, and how they are called here."""
@@ -127,4 +128,4 @@ def intensity_table(images: Sequence[Sums], recipe: Recipe) -> Table:
         rows.append((*row, _columns(mine), len(mine)))
     slopes = (title for called in MAPS.values() for title in (f"Slope, {called}", "s.d. over images"))
     head = ("Group", *slopes, "Columns", "Images")
-    return Table("Slopes of drawn on true intensities.", head, tuple(rows), (0, 3, 3, 3, 3, 0, 0))
+    return Table("Slopes of drawn on true intensities.", head, tuple(rows), (0, *(2 * len(MAPS) * (3,)), 0, 0))

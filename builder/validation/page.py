@@ -143,13 +143,14 @@ def _intensity_plot(table: Table) -> tuple[Figure, str]:
     axes = figure.add_subplot()
     place = _labelled(axes, _names(table))
     axes.axvspan(0.97, 1.03, color=_COLOURS[2], alpha=0.25, lw=0)
-    for number, at in enumerate((1, 3)):
+    slopes = [at for at, title in enumerate(table.head) if title.startswith("Slope, ")]
+    for number, at in enumerate(slopes):
         name = table.head[at].removeprefix("Slope, ")
         axes.errorbar(
-            _numbers(table, at), place + 0.16 * (2 * number - 1), fmt="o" if number == 0 else "D",
+            _numbers(table, at), place + 0.2 * (number - 0.5 * (len(slopes) - 1)), fmt="oDs"[number],
             xerr=np.nan_to_num(_numbers(table, at + 1)), color=_COLOURS[number], capsize=2,
             ms=5, lw=1.2, label=name,
         )  # fmt: skip
     axes.set(xlabel="slope of drawn on true intensities")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, labelcolor=INK, fontsize=9)
+    figure.legend(loc="outside upper center", ncols=len(slopes), frameon=False, labelcolor=INK, fontsize=9)
     return figure, "Slopes by group; bars are standard deviations over images, the band is what was asked."

@@ -31,7 +31,7 @@ from temimagenet.render import Sample, render
 
 __all__ = ["EMPTY_A_KIND", "PARTS", "Bench", "load_complete", "validate"]
 
-_VERSION = 4
+_VERSION = 5
 """Raised whenever a part is measured in another way."""
 
 EMPTY_A_KIND = 10
@@ -202,9 +202,10 @@ def _intensity(bench: Bench) -> Part:
     """Integrated intensities."""
     images = intensity.measure_sums(bench.model, bench.specs, bench.remembered)
     how = (
-        "The images of detection at 20 dB. Both maps are summed over the pixels nearest to each resolvable column and "
+        "The images of detection at 20 dB. Each map is summed over the pixels nearest to each resolvable column and "
         "within 1.5 spot radii of it, as is the truth; each image’s mean is 1. The slope is that of the line through "
-        "the origin: 1 keeps intensities, less loses them."
+        "the origin: 1 keeps intensities, less loses them. The first map has its background; without, images whose "
+        "spots run into each other do not tell how much of their mean is columns."
     )
     claims, table = intensity.intensity_claims(images), intensity.intensity_table(images, bench.recipe)
     return bench.part("intensity", "Intensities", how, claims, (table,))
