@@ -670,9 +670,17 @@ def _without_nothings(
 ) -> _Settled:
     """The fit without columns, from some place on, whose height is less than so many standard errors.
 
-    Those that the crystal repeats need fewer. Where noise is not white, all need more, and at the last errors are by
-    all that is left over. Where it is white, a column stays without which the fit is worse than its standard error
-    says: many faint ones and what all spots and rows share do not add up in a straight line.
+    Those that the crystal repeats need fewer. Where noise is not white, all need more. Where it is white, a column
+    stays without which the fit is worse than its standard error says: many faint ones and what all spots and rows
+    share do not add up in a straight line.
+
+    Args:
+        found: the fit.
+        least: standard errors that a column needs.
+        first: so many columns at the beginning are believed.
+        last: whether errors are by all that is left over, where noise is not white.
+        careful: whether each group left out is looked back at, and tried again in halves where the fit got worse than
+            it may; otherwise only the whole is, at the end.
 
     Raises:
         LocalizeError: the columns cannot be told apart.
