@@ -23,7 +23,7 @@ _BORDER_PX = 1.5
 VERY_SURE = 0.9
 """Chance of a column whose image has columns, whatever is said of others."""
 
-_RATHER_SURE, _SHARE = 0.7, 0.25
+_RATHER_SURE, _SHARE = 0.7, 1 / 3
 """Without one of that chance, so large a share of what is told must have this: of films and carbon the network believes
 a little in many places."""
 
