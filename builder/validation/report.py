@@ -44,10 +44,19 @@ class Claim:
         """The limits in words."""
         unit = f" {self.unit}" if self.unit else ""
         if self.least is not None and self.most is not None:
-            return f"{self.least:g} to {self.most:g}{unit}"
+            return f"{self.least:.4g} to {self.most:.4g}{unit}"
         if self.least is not None:
-            return f"at least {self.least:g}{unit}"
-        return "–" if self.most is None else f"at most {self.most:g}{unit}"
+            return f"at least {self.least:.4g}{unit}"
+        return "–" if self.most is None else f"at most {self.most:.4g}{unit}"
+
+    @property
+    def told(self) -> str:
+        """The value as text: counts, which are held against whole numbers, without decimals."""
+        if math.isnan(self.reached):
+            return "–"
+        limits = [limit for limit in (self.least, self.most) if limit is not None]
+        whole = bool(limits) and all(value.is_integer() for value in (*limits, self.reached))
+        return f"{self.reached:,.0f}" if whole else f"{self.reached:.3f}"
 
 
 @dataclass(frozen=True)
