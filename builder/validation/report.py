@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,18 @@ class Claim:
 
     @property
     def told(self) -> str:
-        """The value as text: counts, which are held against whole numbers, without decimals."""
+        """The value as text.
+
+        Counts, which are held against whole numbers, have no decimals; others three, and more where rounding would
+        tell another verdict.
+        """
         if math.isnan(self.reached):
             return "–"
         limits = [limit for limit in (self.least, self.most) if limit is not None]
-        whole = bool(limits) and all(value.is_integer() for value in (*limits, self.reached))
-        return f"{self.reached:,.0f}" if whole else f"{self.reached:.3f}"
+        if limits and all(value.is_integer() for value in (*limits, self.reached)):
+            return f"{self.reached:,.0f}"
+        texts = (f"{self.reached:.{digits}f}" for digits in range(3, 9))
+        return next((text for text in texts if replace(self, reached=float(text)).met == self.met), str(self.reached))
 
 
 @dataclass(frozen=True)
