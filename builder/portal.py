@@ -20,6 +20,7 @@ from builder.citation import CITATION_FILE, read_citation
 from builder.describe import API, CROISSANT, SCHEMAS, Addresses, api_index, croissant, json_ld
 from builder.documentation import FOLDER as DOCS
 from builder.documentation import write_docs
+from builder.fields import FIELDS
 from builder.leaderboard import leaderboard_facts
 from builder.ledger import Ledger, PartReport
 from builder.links import check_links
@@ -246,6 +247,7 @@ def _pages(
         "sections": library_plots(catalogue),
         "splits": SPLITS,
         "changelog": _changelog(),
+        "meanings": FIELDS,
     }
     pages = []
     for template in sorted((CHECKOUT / "site" / "templates").glob("*.html.j2")):
