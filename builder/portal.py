@@ -40,6 +40,7 @@ __all__ = ["PortalReport", "build_leaderboard", "build_portal"]
 CHECKOUT = Path(__file__).resolve().parent.parent
 DATA = "data"
 _LOCAL = "http://127.0.0.1:8000/"
+_NOT_FOUND = "404.html"
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,10 @@ def _pages(
     docs: bool,
     more: dict[str, Any],
 ) -> list[str]:
-    """Render every page from its template and tell their names; `more` are facts of some of them."""
+    """Render every page from its template and tell their names; `more` are facts of some of them.
+
+    Servers show the page of what is not found at any address, so it is drawn only where the site's own is known.
+    """
     environment = _environment()
     entries = [
         {
@@ -252,8 +256,10 @@ def _pages(
     pages = []
     for template in sorted((CHECKOUT / "site" / "templates").glob("*.html.j2")):
         page = template.name.removesuffix(".j2")
-        if page != "base.html":
-            ledger.write("pages", page, environment.get_template(template.name).render(page=page, **facts))
+        if page == "base.html" or (page == _NOT_FOUND and not addresses.site):
+            continue
+        ledger.write("pages", page, environment.get_template(template.name).render(page=page, **facts))
+        if page != _NOT_FOUND:
             pages.append(page)
     return pages
 
