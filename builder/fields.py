@@ -36,7 +36,8 @@ FIELDS = {
     "scan_form": "beam: displaced before electrons are counted; published: rows moved by whole pixels.",
     "background": "Kind of background: constant, ramp or nonlinear.",
     "background_level": "Sum of the background's amplitudes, in peaks of the clean image.",
-    "psnr_dB": "Peak signal-to-noise ratio: 20 log10 of (peak less background) over the root of the mean counts.",
+    "psnr_dB": "Peak signal-to-noise ratio of the linear image, whose dose its twin has, too: 20 log10 of (peak less "
+    "background) over the root of the mean counts.",
     "radius_A": "Radius of circularMask.",
     "engine": "linear or multislice.",
     "shard": "Path in the library of the HDF5 file that holds the sample.",

@@ -29,7 +29,10 @@ HEADLINE = "pt110-particle"
 """The case whose numbers stand in the first table: the paper's."""
 
 INK = "#010203"
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d")
+_COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
+    "#56b4e9", "#9a5fc0", "#8c6d31", "#c2185b", "#6f7d8a",
+)  # fmt: skip
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 

@@ -74,6 +74,7 @@ def stage_docs(source: Path, folder: Path) -> Path:
         )
         # pandas styles each table anew, by an attribute that HTML no longer has; the pages have their own style.
         text = re.sub(r"<style scoped>.*?</style>\n?", "", text, flags=re.DOTALL)
+        text = text.replace('<table border="1" class="dataframe">', "<table>").replace("<th></th>", "<td></td>")
         title, _, rest = text.lstrip().partition("\n")
         place.write_text(f"{title}\n\n{told}{rest}", encoding="utf-8")
     return folder

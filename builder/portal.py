@@ -20,6 +20,7 @@ from builder.citation import CITATION_FILE, read_citation
 from builder.describe import API, CROISSANT, SCHEMAS, Addresses, api_index, croissant, json_ld
 from builder.documentation import FOLDER as DOCS
 from builder.documentation import write_docs
+from builder.fields import FIELDS
 from builder.leaderboard import leaderboard_facts
 from builder.ledger import Ledger, PartReport
 from builder.links import check_links
@@ -39,6 +40,7 @@ __all__ = ["PortalReport", "build_leaderboard", "build_portal"]
 CHECKOUT = Path(__file__).resolve().parent.parent
 DATA = "data"
 _LOCAL = "http://127.0.0.1:8000/"
+_NOT_FOUND = "404.html"
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,10 @@ def _pages(
     docs: bool,
     more: dict[str, Any],
 ) -> list[str]:
-    """Render every page from its template and tell their names; `more` are facts of some of them."""
+    """Render every page from its template and tell their names; `more` are facts of some of them.
+
+    Servers show the page of what is not found at any address, so it is drawn only where the site's own is known.
+    """
     environment = _environment()
     entries = [
         {
@@ -246,12 +251,15 @@ def _pages(
         "sections": library_plots(catalogue),
         "splits": SPLITS,
         "changelog": _changelog(),
+        "meanings": FIELDS,
     }
     pages = []
     for template in sorted((CHECKOUT / "site" / "templates").glob("*.html.j2")):
         page = template.name.removesuffix(".j2")
-        if page != "base.html":
-            ledger.write("pages", page, environment.get_template(template.name).render(page=page, **facts))
+        if page == "base.html" or (page == _NOT_FOUND and not addresses.site):
+            continue
+        ledger.write("pages", page, environment.get_template(template.name).render(page=page, **facts))
+        if page != _NOT_FOUND:
             pages.append(page)
     return pages
 

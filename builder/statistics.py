@@ -23,7 +23,8 @@ _WIDTH = 440
 _ROW = 24
 _LABEL = 112
 _END = 52
-_PLOT_TOP, _PLOT_LEFT, _PLOT_HIGH = 12, 46, 170
+_PLOT_TOP, _PLOT_LEFT, _PLOT_HIGH = 12, 64, 170
+_FRAME = 72
 _BINS = 22
 _TICKS = 6
 _ROWS_TALL = 10
@@ -52,6 +53,11 @@ class Plot:
     links: tuple[str, ...] = ()
 
     @property
+    def height(self) -> float:
+        """Height of the picture with heading and frame, in its own units."""
+        return _FRAME + float(self.svg.partition('viewBox="0 0 ')[2].partition('"')[0].split()[1])
+
+    @property
     def tall(self) -> bool:
         """Whether the picture is as high as several others."""
         return bool(self.links) and len(self.rows) > _ROWS_TALL
@@ -75,6 +81,19 @@ class Section:
     title: str
     plots: tuple[Plot, ...]
     absent: tuple[str, ...]
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """How many of the plots after it each plot stands beside: 1 but for tall ones."""
+        spans = []
+        for at, plot in enumerate(self.plots):
+            beside, left = 0, plot.height if plot.tall else 0.0
+            for other in self.plots[at + 1 :]:
+                if left < other.height / 2:
+                    break
+                beside, left = beside + 1, left - other.height
+            spans.append(max(beside, 1))
+        return tuple(spans)
 
 
 def _section(title: str, *plots: Plot) -> Section:
@@ -258,11 +277,13 @@ def _histogram(
         logarithmic: intervals of equal ratio; for positive values.
         whole: values are whole numbers.
     """
-    values = catalogue[field].dropna().to_numpy(np.float64)
-    values = values[np.isfinite(values) & ((values > 0.0) if logarithmic else True)]
+    every = catalogue[field].to_numpy(np.float64, na_value=math.nan)
+    kept = np.isfinite(every) & ((every > 0.0) if logarithmic else True)
+    values = every[kept]
     key = f"of-{field}".replace("_", "-")
     edges = _edges(values, logarithmic, whole)
-    counts = np.histogram(values, edges)[0]
+    parts = catalogue["split"].to_numpy()[kept]
+    counts = np.stack([np.histogram(values[parts == split], edges)[0] for split in SPLITS], axis=1)
     spans = [f"{_figure(a)} to {_figure(b)}" for a, b in itertools.pairwise(edges)]
     if len(values):
         low, middle, high = np.percentile(values, (0, 50, 100))
@@ -270,13 +291,17 @@ def _histogram(
         note = f"{told[0].upper()}{told[1:]}."
     else:
         middle, told, note = math.nan, "no values", "No values."
+    named = f"{title} ({unit})" if unit not in title.lower() else title
     return Plot(
         key=key,
-        title=f"{title} ({unit})" if unit not in title.lower() else title,
-        note=note,
-        svg=_histogram_picture(key, f"Histogram of {title.lower()}", told, edges, counts, middle, logarithmic),
-        head=(f"{title} ({unit})", "Samples"),
-        rows=tuple((span, f"{count:,}") for span, count in zip(spans, counts.tolist(), strict=True)),
+        title=named,
+        note=f"{note} On a logarithmic scale." if logarithmic and len(values) else note,
+        svg=_histogram_picture(key, f"Histogram of {title.lower()}", told, named, edges, counts, middle, logarithmic),
+        head=(f"{title} ({unit})", "Samples", *SPLITS.values()),
+        rows=tuple(
+            (span, f"{sum(row):,}", *(f"{count:,}" for count in row))
+            for span, row in zip(spans, counts.tolist(), strict=True)
+        ),
     )
 
 
@@ -306,16 +331,17 @@ def _histogram_picture(
     key: str,
     title: str,
     told: str,
+    named: str,
     edges: NDArray[np.float64],
     counts: NDArray[np.intp],
     middle: float,
     logarithmic: bool,
 ) -> Markup:
-    """Standing bars over an axis with round numbers, and a mark at the median."""
+    """Standing bars, parted into the splits, over an axis with round numbers, and a mark at the median."""
     place = np.log10 if logarithmic else np.asarray
     low, high = float(place(edges[0])), float(place(edges[-1]))
     wide = _WIDTH - _PLOT_LEFT - 12
-    most = int(counts.max(initial=1)) or 1
+    most = int(counts.sum(axis=1).max(initial=1)) or 1
     rung = max(_round_step(most / 4), 1.0)
     tall = rung * math.ceil(most / rung)
     floor = _PLOT_TOP + _PLOT_HIGH
@@ -328,13 +354,17 @@ def _histogram_picture(
         y = floor - _PLOT_HIGH * level / tall
         parts.append(f'<path class="grid" d="M{_PLOT_LEFT} {y:.1f}h{wide}"/>')
         parts.append(f'<text class="tick" x="{_PLOT_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{level:,.0f}</text>')
-    for start, stop, count in zip(edges[:-1], edges[1:], counts.tolist(), strict=True):
-        if count:
-            x, width, height = at(start), at(stop) - at(start), _PLOT_HIGH * count / tall
-            parts.append(
-                f'<rect class="plain" x="{x + 0.5:.1f}" y="{floor - height:.1f}" width="{max(width - 1, 1):.1f}" '
-                f'height="{height:.1f}"><title>{_figure(start)} to {_figure(stop)}: {count:,}</title></rect>'
-            )
+    for start, stop, row in zip(edges[:-1], edges[1:], counts.tolist(), strict=True):
+        x, width, y = at(start), at(stop) - at(start), float(floor)
+        for split, count in zip(SPLITS, row, strict=True):
+            if count:
+                height = _PLOT_HIGH * count / tall
+                y -= height
+                parts.append(
+                    f'<rect class="{split}" x="{x + 0.5:.1f}" y="{y:.1f}" width="{max(width - 1, 1):.1f}" '
+                    f'height="{height:.1f}"><title>{_figure(start)} to {_figure(stop)}, {SPLITS[split].lower()}: '
+                    f"{count:,}</title></rect>"
+                )
     if math.isfinite(middle):
         parts.append(f'<path class="median" d="M{at(middle):.1f} {_PLOT_TOP}v{_PLOT_HIGH}"/>')
     for value in _ticks(low, high, logarithmic):
@@ -343,7 +373,12 @@ def _histogram_picture(
         parts.append(
             f'<text class="tick" x="{at(value):.1f}" y="{floor + 18}" text-anchor="{anchor}">{_figure(value)}</text>'
         )
-    return _svg(key, title, told, floor + 26, parts)
+    half, middle_x = _PLOT_TOP + _PLOT_HIGH / 2, _PLOT_LEFT + wide / 2
+    upright = f'x="14" y="{half:g}" transform="rotate(-90 14 {half:g})"'
+    parts.append(f'<text class="tick" {upright} text-anchor="middle">samples</text>')
+    below = f'x="{middle_x:g}" y="{floor + 38}"'
+    parts.append(f'<text class="tick" {below} text-anchor="middle">{escape(named)}</text>')
+    return _svg(key, title, told, floor + 46, parts)
 
 
 def _ticks(low: float, high: float, logarithmic: bool) -> Iterable[float]:

@@ -113,7 +113,9 @@ def _detection_plot(table: Table) -> tuple[Figure, str]:
     for number, psnr in enumerate(at):
         for measure, marker, filled in (("Recall", "o", True), ("Precision", "D", False)):
             axes.plot(
-                _numbers(table, table.head.index(f"{measure}, {psnr}")), place, marker, ls="", ms=5,
+                # A little apart, so that equal values do not hide each other.
+                _numbers(table, table.head.index(f"{measure}, {psnr}")), place + 0.3 * (number - (len(at) - 1) / 2),
+                marker, ls="", ms=5,
                 color=_COLOURS[number], mfc=None if filled else "none", label=f"{measure}, {psnr}",
             )  # fmt: skip
     axes.set(xlabel="share of columns", xlim=(-0.02, 1.02))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,25 @@ class Claim:
         """The limits in words."""
         unit = f" {self.unit}" if self.unit else ""
         if self.least is not None and self.most is not None:
-            return f"{self.least:g} to {self.most:g}{unit}"
+            return f"{self.least:.4g} to {self.most:.4g}{unit}"
         if self.least is not None:
-            return f"at least {self.least:g}{unit}"
-        return "–" if self.most is None else f"at most {self.most:g}{unit}"
+            return f"at least {self.least:.4g}{unit}"
+        return "–" if self.most is None else f"at most {self.most:.4g}{unit}"
+
+    @property
+    def told(self) -> str:
+        """The value as text.
+
+        Counts, which are held against whole numbers, have no decimals; others three, and more where rounding would
+        tell another verdict.
+        """
+        if math.isnan(self.reached):
+            return "–"
+        limits = [limit for limit in (self.least, self.most) if limit is not None]
+        if limits and all(value.is_integer() for value in (*limits, self.reached)):
+            return f"{self.reached:,.0f}"
+        texts = (f"{self.reached:.{digits}f}" for digits in range(3, 9))
+        return next((text for text in texts if replace(self, reached=float(text)).met == self.met), str(self.reached))
 
 
 @dataclass(frozen=True)

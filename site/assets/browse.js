@@ -30,7 +30,9 @@ const RANGES = {
   field_of_view_A: FACETS.field_of_view_A,
   rotation_deg: FACETS.rotation_deg,
 };
-const TITLES = { ...FACETS, ...RANGES };
+/** Conditions that only addresses set, such as those of the home page's links. */
+const FROM_ADDRESS = { entry: "Entry" };
+const TITLES = { ...FROM_ADDRESS, ...FACETS, ...RANGES };
 const LOGARITHMIC = new Set(["dose_e_per_A2", "columns", "crlb_median_pm"]);
 const SORTS = { index: "number", entry: "entry", psnr_dB: "PSNR", dose_e_per_A2: "dose", columns: "columns", scan_sigma_A: "jitter", pixel_size_A: "pixel size", crlb_median_pm: "bound" };
 const ADDRESS_MS = 250;
@@ -53,12 +55,18 @@ async function begin() {
   index = await loadIndex();
   const chosen = Object.keys(FACETS).filter((field) => index.values[field] && known(index, field));
   const fields = Object.keys(RANGES).filter((field) => index.columns[field] && !index.values[field]);
-  filter = new Filter(index, chosen, Object.fromEntries(fields.map((field) => [field, LOGARITHMIC.has(field)])));
+  filter = new Filter(index, [...chosen, ...Object.keys(FROM_ADDRESS)], Object.fromEntries(fields.map((field) => [field, LOGARITHMIC.has(field)])));
   choices();
   build(chosen, fields);
   notice(fromAddress());
+  const place = history.state?.top;
   apply();
   listen();
+  // Whoever comes back from a sample finds the list where it was.
+  if (place) {
+    scroller.scrollTop = place;
+    view.paint();
+  }
   byId("browse").removeAttribute("aria-busy");
   await new Promise(requestAnimationFrame);
   performance.mark("interactive");
@@ -132,10 +140,9 @@ function fromAddress() {
     } else if (key === "selected") {
       if (value === "1") state.selected = true;
       else wrong.push(`selected “${value}”`);
-    } else if (facets.has(key) || ranges.has(key)) {
+    } else if (facets.has(key) || ranges.has(key) || Object.hasOwn(FROM_ADDRESS, key)) {
       const { facet, range, wrong: strange } = condition(index, key, value);
-      const there = facet && [...facet].filter((text) => index.values[key].includes(text));
-      if (there?.length) state.facets.set(key, new Set(there));
+      if (facet) state.facets.set(key, facet);
       if (range) state.ranges.set(key, range);
       wrong.push(...strange);
     } else wrong.push(`“${key}”`);
@@ -179,6 +186,7 @@ function apply() {
     facet.set(state.facets.get(field) ?? []);
     filter.facet(field, facet.chosen);
   }
+  for (const field of Object.keys(FROM_ADDRESS)) filter.facet(field, state.facets.get(field));
   for (const [field, range] of ranges) {
     const [low, high] = state.ranges.get(field) ?? [null, null];
     range.set(low, high);
@@ -327,6 +335,7 @@ function listen() {
       view.paint();
     });
   });
+  addEventListener("pagehide", () => history.replaceState({ top: scroller.scrollTop }, ""));
   new ResizeObserver(() => view.refresh()).observe(scroller);
   if (matchMedia("(max-width: 52rem)").matches) byId("more").open = false;
 }

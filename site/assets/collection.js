@@ -58,9 +58,13 @@ function chosen() {
     const hint = found.length ? "Chosen by hand, kept in this browser. " : "Nothing is chosen yet. Choose samples by the boxes on their pictures, or take all that a search finds: ";
     return [found, [hint, element("a", { href: "browse.html" }, "browse the library")]];
   }
-  if (query.has("samples")) return [named(listed(query.get("samples"))), ["The samples that this address lists."]];
-  const words = asked.map(([key, value]) => (key === "q" ? `“${value}”` : `${key} ${spoken(value)}`));
-  const found = searched(asked);
+  if (query.has("samples")) {
+    const found = named(listed(query.get("samples")));
+    return [found, [found.length ? "The samples that this address lists." : "This address lists no sample of the library."]];
+  }
+  const [found, applied] = searched(asked);
+  if (!applied.length) return [found, ["The whole library. ", element("a", { href: "browse.html" }, "Browse it")]];
+  const words = applied.map(([key, value]) => (key === "q" ? `“${value}”` : `${key} ${spoken(value)}`));
   const [before, after] = found.length ? ["What the search for ", " finds. "] : ["The search for ", " finds no sample. "];
   return [found, [before, element("b", {}, words.join(", ")), after, element("a", { href: `browse.html${location.search}` }, "Change the search")]];
 }
@@ -86,8 +90,9 @@ const name = (row) => `${sampleId(index, row)} ${word(index, "engine", row)}`;
 function listed(text) {
   const names = [];
   for (const part of text.split(";")) {
-    const [engine, numbers = ""] = part.split(":");
-    for (const span of numbers.split(",")) {
+    const [engine, numbers] = part.split(":");
+    if (!numbers) tell(`“${part}” lists no samples (they are written linear:0-3,7); the rest of this address applies.`);
+    for (const span of numbers ? numbers.split(",") : []) {
       const [first, last = first] = /^\d+(-\d+)?$/.test(span) ? span.split("-").map(Number) : [NaN];
       if (!(first <= last && last - first <= index.rows)) {
         tell(`“${span}” is no number of a sample; the rest of this address applies.`);
@@ -115,12 +120,13 @@ function addressOf(list) {
   return new URL(`collection.html?samples=${parts.join(";")}`, document.baseURI).href;
 }
 
-/** Rows that a search of the browse page finds. */
+/** Rows that a search of the browse page finds, and those of its conditions that apply. */
 function searched(asked) {
   const facets = asked.map(([key]) => key).filter((key) => index.values[key]);
   const ranges = asked.map(([key]) => key).filter((key) => index.columns[key] && !index.values[key]);
   const filter = new Filter(index, facets, Object.fromEntries(ranges.map((key) => [key, false])));
   const strange = [];
+  const applied = [];
   for (const [key, value] of asked) {
     if (key === "q") filter.text(value);
     else if (key === "selected") filter.selected(Uint8Array.from({ length: index.rows }, (_, row) => Number(selection.has(name(row)))));
@@ -129,10 +135,14 @@ function searched(asked) {
       if (facet) filter.facet(key, facet);
       if (range) filter.range(key, ...range);
       strange.push(...wrong);
+      if (!facet && !range) continue;
+      applied.push([key, facet ? [...facet].join("|") : value]);
+      continue;
     }
+    applied.push([key, value]);
   }
   if (strange.length) tell(inVain(strange));
-  return [...filter.order("index", false)];
+  return [[...filter.order("index", false)], applied];
 }
 
 function place(row) {
@@ -180,7 +190,8 @@ function more() {
 
 function tile(row) {
   const canvas = element("canvas", { width: 96, height: 96, "aria-hidden": "true" });
-  const link = element("a", { href: samplePage(index, row) }, canvas, element("b", {}, word(index, "entry", row)), element("span", {}, summary(index, row)), element("span", {}, `${sampleId(index, row)}${word(index, "engine", row) === "linear" ? "" : ` ${word(index, "engine", row)}`}`));
+  const engine = word(index, "engine", row);
+  const link = element("a", { href: samplePage(index, row) }, canvas, element("b", {}, word(index, "entry", row)), element("span", {}, summary(index, row)), element("span", {}, sampleId(index, row)), engine === "linear" ? "" : element("i", {}, engine));
   const item = element("li", { "data-row": row }, link);
   if (byHand()) {
     const drop = element("button", { type: "button", "aria-label": `Remove ${name(row)}` }, "×");

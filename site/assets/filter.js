@@ -4,9 +4,9 @@ const NOISY_DB = 14;
 const CLEAN_DB = 24;
 const TEXT_FIELDS = ["entry", "material", "formula", "zone", "morphology", "background", "engine", "split"];
 
-/** Words of a search: lower case, without brackets. */
+/** Words of a search: lower case, without brackets, SrTiO₃ as SrTiO3. */
 export function words(text) {
-  return text.toLowerCase().replace(/[[\](),]/g, " ").split(/\s+/).filter(Boolean);
+  return text.normalize("NFKC").toLowerCase().replace(/[[\](),]/g, " ").split(/\s+/).filter(Boolean);
 }
 
 /** Where a range's histogram has its bins; linear, or logarithmic over positive values. */

@@ -11,6 +11,8 @@ const GROUPS = {
   Provenance: ["id", "index", "split", "engine", "shard", "row", "sha256"],
 };
 const UNITS = { _e_per_A2: "e/Å²", _A: "Å", _pm: "pm", _dB: "dB", _keV: "keV", _mrad: "mrad", _deg: "°", _mm: "mm" };
+/** Facts that a multislice image shares with its linear twin, from which dose and background follow. */
+const OF_LINEAR = new Set(["psnr_dB", "clean_peak"]);
 const ALL_LABELS = 10;
 /** What a shard stores of a sample beside maps. */
 const NO_MAPS = new Set(["image", "columns", "row_shift_A"]);
@@ -31,15 +33,15 @@ export async function loadRecord(library, id, engine) {
   return record;
 }
 
-/** All facts of the catalogue, in groups, under the names that `where=` knows. */
-export function factLists({ fields, spec, series, library, licence }) {
+/** All facts of the catalogue, in groups, under the names that `where=` knows; `meanings` says of names what they are. */
+export function factLists({ fields, spec, series, library, licence }, meanings) {
   const rest = Object.keys(fields).filter((key) => !Object.values(GROUPS).flat().includes(key));
   const lists = Object.entries({ ...GROUPS, "More of the catalogue": rest }).map(([title, keys]) => [title, keys.filter((key) => fields[key] !== null && fields[key] !== undefined && fields[key] !== "").map((key) => [key, fields[key]])]);
   lists.find(([title]) => title === "Field and scan")[1].push(...(series ? seeds(spec) : []));
   lists.find(([title]) => title === "Provenance")[1].push(["library", library.name], ["version", library.version], ["licence", licence]);
   return lists
     .filter(([, facts]) => facts.length)
-    .map(([title, facts]) => element("section", {}, element("h3", {}, title), element("dl", {}, ...facts.flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, said(key, value))]))));
+    .map(([title, facts]) => element("section", {}, element("h3", {}, title), element("dl", {}, ...facts.flatMap(([key, value]) => [element("dt", { title: meanings[key] ?? null }, key), element("dd", {}, said(key, value), fields.engine === "multislice" && OF_LINEAR.has(key) ? " (linear twin’s)" : "")]))));
 }
 
 /** Seeds out of the specification's text: they are larger than JavaScript's whole numbers. */

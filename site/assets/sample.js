@@ -66,7 +66,7 @@ function about() {
   if (fields.engine !== "linear") told.push(fields.engine);
   byId("title").textContent = told.join(", ");
   for (const which of ["previous", "next"]) if (record[which]) byId(which).href = samplePage(record[which], fields.engine);
-  byId("facts").append(...factLists(record));
+  byId("facts").append(...factLists(record, JSON.parse(byId("meanings").textContent)));
   byId("snippet").textContent = snippet(record);
   byId("spec").querySelector("code").textContent = prettySpec(record.spec);
   byId("copy").addEventListener("click", () => copy(snippet(record), byId("copy")));

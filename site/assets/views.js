@@ -18,9 +18,9 @@ const COLUMNS = [
   ["rotation_deg", "Rotation (°)", "5.1em"],
   ["background", "Background", "6.6em"],
   ["psnr_dB", "PSNR (dB)", "4em"],
-  ["dose_e_per_A2", "Dose (e/Å²)", "5em"],
+  ["dose_e_per_A2", "Dose (e/\u2060Å²)", "5em"],
   ["columns", "Columns", "5.2em"],
-  ["scan_sigma_A", "Jitter (Å)", "4em"],
+  ["scan_sigma_A", "Jitter (Å)", "5em"],
   ["split", "Split", "4.6em"],
 ];
 const NUMERIC = new Set(["condition", "field_of_view_A", "rotation_deg", "psnr_dB", "dose_e_per_A2", "columns", "scan_sigma_A"]);

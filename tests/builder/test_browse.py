@@ -119,6 +119,12 @@ def test_a_hundred_thousand_samples_are_filtered_counted_sorted_and_scrolled(vis
         worst = catalogue.sort_values("psnr_dB", kind="stable")["id"].iloc[0]
         page.locator(f'a[href*="{worst}"]').wait_for()
         assert page.evaluate("document.querySelectorAll('*').length") < 1500
+        # On a phone the filters lie above the samples, which still scroll in a frame of their own.
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.wait_for_function("document.querySelector('#view').clientHeight < innerHeight")
+        page.get_by_label("Search text").fill("pt")
+        counted(page, f"{catalogue['entry'].str.startswith('Pt').sum():,}")
+        assert page.evaluate("document.querySelectorAll('*').length") < 1500
 
 
 @pytest.mark.browser
@@ -155,6 +161,32 @@ def test_wrong_queries_are_told_and_the_rest_applies(page, server):
     for wrong in ("colour", "Xx", "a..b", "9..2", "-taste", "round", "constructor", "toString"):
         assert wrong in notice
     assert "“Pt”" not in notice
+    page.goto(f"{server}browse.html?psnr_dB=1e999..&material=Xx")
+    counted(page, "24")
+    assert "1e999.." in page.locator("#notice").inner_text()
+
+
+@pytest.mark.browser
+def test_an_entry_is_shown_alone_and_formulas_are_found_as_they_are_printed(page, server, library):
+    catalogue = read_catalogue(library)
+    page.goto(f"{server}index.html")
+    page.get_by_role("link", name="SrTiO3 [110]", exact=True).click()
+    counted(page, str((catalogue["entry"] == "SrTiO3 [110]").sum()))
+    page.get_by_role("button", name="Remove filter Entry: SrTiO3 [110]").click()
+    page.get_by_label("Search text").fill("SrTiO₃")
+    counted(page, str((catalogue["material"] == "SrTiO3").sum()))
+
+
+@pytest.mark.browser
+def test_who_comes_back_from_a_sample_finds_the_list_where_it_was(visit, server):
+    page = visit(server, viewport={"width": 390, "height": 640})
+    page.goto(f"{server}browse.html?view=table")
+    counted(page, "24")
+    page.locator("#view").evaluate("view => view.scrollTo(0, 320)")
+    page.locator(".item a").nth(12).click()
+    page.wait_for_url("**/sample.html**")
+    page.go_back()
+    page.wait_for_function("document.querySelector('#view').scrollTop === 320")
 
 
 @pytest.mark.browser

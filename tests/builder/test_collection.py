@@ -97,6 +97,12 @@ def test_what_a_collection_cannot_have_is_told(page, server):
     page.wait_for_selector("#tiles li")
     text = page.locator("#notice").inner_text()
     assert "asks for material “Xx”, “colour”, psnr_dB “many” (a range is written 1..5), “toString”," in text
+    assert page.locator("#source b").inner_text() == "material Pt"
+    page.goto(f"{server}collection.html?psnr_dB=many")
+    page.get_by_text("The whole library.").wait_for()
+    page.goto(f"{server}collection.html?samples=nonsense")
+    page.get_by_text("“nonsense” lists no samples").wait_for()
+    page.get_by_text("This address lists no sample of the library.").wait_for()
     page.goto(f"{server}collection.html?q=pt&psnr_dB=99..")
     page.get_by_text("finds no sample").wait_for()
 

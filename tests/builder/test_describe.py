@@ -182,6 +182,24 @@ def test_a_site_that_knows_its_address_tells_whole_ones(library, tmp_path):
     )
 
 
+@pytest.mark.browser
+def test_what_is_not_found_leads_back_from_any_depth(site, library, tmp_path, serving, browser):
+    (tmp_path / "site").mkdir()
+    with serving(tmp_path / "site") as address:
+        build_portal(library, tmp_path / "site", docs=False, site_url=address)
+        assert "404.html" not in (tmp_path / "site/sitemap.xml").read_text()
+        page = browser.new_page()
+        # As GitHub Pages and others do, at an address that is none.
+        text = (tmp_path / "site/404.html").read_text()
+        page.route("**/no/such/page", lambda route: route.fulfill(status=404, content_type="text/html", body=text))
+        page.goto(f"{address}no/such/page")
+        assert page.locator("header.top").evaluate("header => getComputedStyle(header).display") == "flex"
+        page.get_by_role("link", name="Browse the library").click()
+        page.wait_for_url(f"{address}browse.html")
+        page.close()
+    assert not (site / "404.html").exists()  # a site that does not know its address has none
+
+
 def test_the_citation_is_that_of_the_file_everywhere(site, library):
     assert (site / "CITATION.cff").read_bytes() == (CHECKOUT / "CITATION.cff").read_bytes()
     assert CITATION.bibtex in (CHECKOUT / "site/docs/cite.md").read_text()

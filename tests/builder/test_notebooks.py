@@ -77,6 +77,7 @@ def test_notebooks_become_pages_with_pictures(tmp_path):
         assert f"site/docs/notebooks/{book.name}" in text
         pictures = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![png](")]
         assert pictures
+        assert 'class="dataframe"' not in text  # the documentation's own style is for tables without a class
         assert all((staged / "notebooks" / picture).stat().st_size > 1000 for picture in pictures)
 
 

@@ -101,6 +101,9 @@ def test_pages_are_accessible_and_fit(visit, server, name):
     def check(what: str, **options: object) -> None:
         found = Axe().run(page, **options).response["violations"]
         assert [(v["id"], [n["html"][:120] for n in v["nodes"]][:3]) for v in found] == [], what
+        fits(what)
+
+    def fits(what: str) -> None:
         over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert over <= 0, f"{what}: {over} px too wide"
 
@@ -109,6 +112,8 @@ def test_pages_are_accessible_and_fit(visit, server, name):
     check("dark", options=CONTRAST)
     page.set_viewport_size({"width": 390, "height": 800})
     check("narrow", options={"rules": {"color-contrast": {"enabled": False}}})
+    page.set_viewport_size({"width": 320, "height": 800})
+    fits("narrowest")
 
 
 @pytest.mark.browser

@@ -18,6 +18,7 @@ import tifffile
 import torch
 from PIL import Image
 
+from builder.fields import FIELDS
 from builder.portal import build_portal
 from builder.render import render_library
 from temimagenet import LABELS, TEMImageNet
@@ -225,6 +226,20 @@ def colours(page, size, selector="#image"):
         f"[...document.querySelector('{selector}').getContext('2d').getImageData(0, 0, {size}, {size}).data]"
     )
     return np.array(pixels).reshape(size, size, 4)[..., :3]
+
+
+@pytest.mark.browser
+def test_facts_say_what_they_are_and_what_is_the_linear_twins(twin_page):
+    page, address = twin_page
+    page.goto(f"{address}sample.html?id=tiny-000000&engine=multislice")
+    name = page.locator("#facts dt", has_text="psnr_dB")
+    assert name.get_attribute("title") == FIELDS["psnr_dB"]
+    value = name.locator("xpath=following-sibling::dd[1]")
+    assert value.inner_text().endswith("dB (linear twin’s)")
+    page.goto(f"{address}sample.html?id=tiny-000000&engine=linear")
+    page.wait_for_url("**engine=linear**")
+    page.locator("#facts dt", has_text="psnr_dB").wait_for()
+    assert value.inner_text().endswith(" dB")
 
 
 @pytest.mark.browser

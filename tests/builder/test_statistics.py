@@ -32,6 +32,9 @@ def test_numbers_are_those_of_the_catalogue(catalogue):
     assert [row[0] for row in rings.rows] == ["5 atoms", "6 atoms", "7 atoms", "8 atoms"]
     shares = [float(row[2].removesuffix(" %")) for row in rings.rows]
     assert shares == pytest.approx([24, 55, 19, 2], abs=3)  # as site/docs/physics.md tells of all sheets
+    psnr = plots["of-psnr-dB"].rows
+    sums = [sum(int(row[2 + k]) for row in psnr) for k in range(3)]
+    assert sums == [(catalogue["split"] == s).sum() for s in ("train", "test", "heldout")]
     for key, plot in plots.items():
         assert sum(int(row[1].replace(",", "")) for row in plot.rows) == len(catalogue), key
 
@@ -48,6 +51,15 @@ def test_pictures_are_drawn_with_title_and_description(catalogue):
             x, y, w, h = (float(bar.get(k)) for k in ("x", "y", "width", "height"))
             assert 0 <= x <= x + w <= width + 0.2, key
             assert 0 <= y <= y + h <= height + 0.2, key
+
+
+def test_a_tall_plot_stands_beside_as_many_as_are_as_high(catalogue):
+    many = pd.concat([catalogue.assign(material=f"M{k}") for k in range(14)])
+    for section in library_plots(many):
+        for plot, span, after in zip(section.plots, section.spans, range(1, 99), strict=False):
+            beside = sum(other.height for other in section.plots[after : after + span])
+            assert span == 1 or abs(beside - plot.height) < max(p.height for p in section.plots[after:]) / 2
+        assert (max(section.spans) > 1) == (section.title == "What was imaged")
 
 
 @pytest.mark.parametrize("change", ["one row", "all alike", "names of markup", "no numbers", "drawn from ranges"])

@@ -213,6 +213,8 @@ def test_the_example_needs_two_clicks(page: Any) -> None:
     page.locator("#view").hover()
     _wait_for(page, "value")
     assert [(found["id"], found["nodes"]) for found in Axe().run(page).response["violations"]] == []
+    boxes = [page.locator(f"#{name}").bounding_box() for name in ("show", "marks", "chance", "closer")]
+    assert np.ptp([box["y"] + box["height"] / 2 for box in boxes]) < 5  # the controls stand in one row
 
 
 def _tag(name: str, body: bytes, wide: bool, kind: int) -> bytes:

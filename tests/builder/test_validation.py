@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,6 +128,10 @@ def test_unheard_of_precision_is_not_met() -> None:
     assert Claim("", 1.0, 0.97, 1.03).met
     assert not Claim("", 1.04, 0.97, 1.03).met
     assert Claim("", 1.0).asked == "–"
+    assert Claim("", 8.07, most=11.436608, unit="pm").asked == "at most 11.44 pm"
+    assert [Claim("", value, most=0.0).told for value in (1.0, 0.25, math.nan)] == ["1", "0.250", "–"]
+    assert Claim("", 1.0, 0.99).told == "1.000"
+    assert Claim("", 0.98978, 0.99).told == "0.9898"  # not met, as 0.990 would be
 
 
 def test_images_are_the_same_every_time_and_not_for_training(small: Recipe) -> None:
