@@ -93,7 +93,7 @@ def model_facts() -> dict[str, Any]:
         "cell_px": columns.CELL,
         "reach_cells": columns._REACH,
         "least_spread": columns._LEAST_SPREAD,
-        "heard_chance": columns._LEAST_CHANCE,
+        "heard_chance": columns._HEARD_CHANCE,
         "apart_A": columns._APART_A,
     }
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from temimagenet.errors import LocalizeError, ModelError
 from temimagenet.localize.otsu import OtsuCentroid
 from temimagenet.localize.protocol import Flag, FoundColumns
+from temimagenet.models.columns import LEAST_CHANCE
 from temimagenet.models.predict import Prediction, recall_model
 from temimagenet.models.unet import FINE_MAPS
 from temimagenet.models.zoo import TASKS
@@ -61,7 +62,7 @@ class NetworkColumns:
     """
 
     model: str = "all"
-    least_chance: float = 0.4
+    least_chance: float = LEAST_CHANCE
     device: str = "cpu"
     scale: float | None = None
     tile_px: int = 1024

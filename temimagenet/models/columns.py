@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["CELL", "Offered", "offered_columns", "read_columns"]
+__all__ = ["CELL", "LEAST_CHANCE", "Offered", "offered_columns", "read_columns"]
 
 CELL = 2
 """Pixels along an edge of a cell."""
@@ -22,8 +22,11 @@ _REACH = 2.0
 
 _LEAST_SPREAD = 0.01
 
-_LEAST_CHANCE = 0.03
+_HEARD_CHANCE = 0.03
 """Cells below this have no say."""
+
+LEAST_CHANCE = 0.55
+"""Columns of a smaller chance are left out unless asked for: in micrographs faint ones are real less often."""
 
 _APART_A = 0.35
 """Cells that tell of columns closer than this mean the same one; no two of the training data are closer than 0.6 A."""
@@ -59,7 +62,7 @@ def offered_columns(raw: Float[Tensor, "B 7 H W"]) -> Offered:
 
 
 def read_columns(
-    offered: Offered, pixel_size_A: float, least_chance: float = 0.4
+    offered: Offered, pixel_size_A: float, least_chance: float = LEAST_CHANCE
 ) -> tuple[Float[NDArray[np.float64], "N 6"], Float[NDArray[np.float64], "N"]]:
     """The columns of one image.
 
@@ -76,7 +79,7 @@ def read_columns(
     """
     # A cell's first pixel is CELL times its number, so its centre is that plus (CELL - 1) / 2.
     chance = offered.chance[0].double().numpy(force=True)
-    heard = chance > _LEAST_CHANCE
+    heard = chance > _HEARD_CHANCE
     weight = chance[heard]
     order = np.argsort(-weight)
     weight = weight[order]

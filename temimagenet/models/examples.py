@@ -29,7 +29,7 @@ Source = Callable[[int], Sample]
 """From a number to a sample, always the same one."""
 
 _TRIES = 200
-_EMPTY = 0.14
+_EMPTY = 0.2
 """Share of worn examples whose columns are taken away: what to say where nothing is must be learnt, too."""
 
 _CARBON = 0.5
@@ -202,7 +202,7 @@ def _worn(
         image = image + rng.normal(0.0, rng.uniform(0.1, 1.0) * np.sqrt(image.mean() + 1e-3), image.shape)
     if chances[1] < 0.1:
         image = image * (1.0 + rng.normal(0.0, rng.uniform(0.002, 0.05), (len(image), 1)))
-    if chances[2] < 0.25:
+    if chances[2] < 0.35:
         smoothed_px = rng.uniform(*_SMOOTHED_A) / pixel_size_A
         image = gaussian_filter(image, smoothed_px)
     if chances[3] < 0.1 and pixel_size_A <= _ENLARGED_A and not any(count % 2 for count in image.shape):

@@ -18,7 +18,7 @@ from temimagenet.device import check_device, halves_well
 from temimagenet.errors import ModelError
 from temimagenet.imaging.detector import check_image
 from temimagenet.models.agreement import CLEAN, CORRECTED, in_agreement
-from temimagenet.models.columns import CELL, offered_columns, read_columns
+from temimagenet.models.columns import CELL, LEAST_CHANCE, offered_columns, read_columns
 from temimagenet.models.faster_rcnn import ColumnRCNN
 from temimagenet.models.inputs import Grid, Levels, choose_grid, normalise, scaled_grid, to_image_unit
 from temimagenet.models.unet import FINE_MAPS, AtomNet, UNet
@@ -91,7 +91,7 @@ class Model:
         scale: float | None = None,
         tile_px: int = 1024,
         device: torch.device | str = "cpu",
-        least_chance: float = 0.4,
+        least_chance: float = LEAST_CHANCE,
     ) -> Prediction:
         """Draw maps of one image and find its columns.
 

@@ -24,6 +24,7 @@ from builder.portal import build_portal
 from builder.try_it import model_facts, write_model
 from temimagenet.errors import PortalError
 from temimagenet.models import TASKS, Prediction, load_model
+from temimagenet.models.columns import LEAST_CHANCE
 from temimagenet.models.inputs import choose_grid, levels
 from temimagenet.precision import case_images
 from temimagenet.storage import read_catalogue
@@ -139,9 +140,8 @@ def test_every_route_of_the_browser_is_pythons(page: Any, pixel: float, tile: in
     assert found["tiles"][-1] == [tiles, tiles]
     assert told.columns is not None
     assert len(told.columns.chance) > 10
-    _assert_same(maps, np.array([[c["x_px"], c["y_px"]] for c in found["columns"] if c["chance"] >= 0.4]), told, image,
-                 pixel)  # fmt: skip
-    heard = [c for c in found["columns"] if c["chance"] >= 0.4]
+    heard = [c for c in found["columns"] if c["chance"] >= LEAST_CHANCE]
+    _assert_same(maps, np.array([[c["x_px"], c["y_px"]] for c in heard]), told, image, pixel)
     for key, expected in (
         ("sigma_x_px", told.columns.sigma_px[:, 0]), ("intensity", told.columns.intensity),
         ("intensity_sigma", told.columns.intensity_sigma), ("chance", told.columns.chance),
