@@ -101,7 +101,7 @@ def model_facts() -> dict[str, Any]:
 def _agreement_facts() -> dict[str, Any]:
     """The constants of `site/assets/agreement.js`."""
     names = (
-        "pixels", "least_rows", "rounds", "last_rounds", "block_rows", "most_step_px", "at_rest_px", "most_wander_px",
+        "pixels", "least_rows", "rounds", "last_rounds", "most_step_px", "at_rest_px", "most_wander_px",
         "gains", "slow_px",
     )  # fmt: skip
     return {"clean": agreement.CLEAN} | {name: getattr(agreement, f"_{name.upper()}") for name in names}

@@ -18,17 +18,14 @@ export function bringIntoAgreement(seen, scale, maps, { rows, columns }, facts) 
   const clean = unit.map((value, i) => value - cleanPlane[i]);
   const match = matched(given, clean, size, facts);
   const left = new Float32Array(rows * columns);
-  for (let first = 0; first < rows; first += facts.block_rows) {
-    const block = Array.from({ length: Math.min(facts.block_rows, rows - first) }, (_, i) => new Row(first + i));
+  for (let number = 0; number < rows; number++) {
+    const row = new Row(number);
+    const there = left.subarray(number * columns, (number + 1) * columns);
     for (let round = 0; round < facts.last_rounds; round++) {
-      let most = 0;
-      for (const row of block) {
-        const told = tell(given, clean, size, row, match, left.subarray(row.number * columns, (row.number + 1) * columns));
-        const [x, y] = row.moved;
-        row.move(told, match.variance, facts);
-        most = Math.max(most, Math.abs(row.moved[0] - x), Math.abs(row.moved[1] - y));
-      }
-      if (most < facts.at_rest_px) break;
+      const told = tell(given, clean, size, row, match, there);
+      const [x, y] = row.moved;
+      row.move(told, match.variance, facts);
+      if (Math.max(Math.abs(row.moved[0] - x), Math.abs(row.moved[1] - y)) < facts.at_rest_px) break;
     }
   }
   for (let i = 0; i < left.length; i++) left[i] += seenPlane[i] - match.gain * cleanPlane[i];

@@ -34,11 +34,14 @@ MOST_JOINT = 4000
 """Columns that are fitted together at most; the time and memory of a joint fit grow faster than their number."""
 
 
-_LEAST_CHANCE = 0.25
+_LEAST_CHANCE = 0.35
 """Chance of columns that the fit begins with: it leaves out those that are none."""
 
+_SURE = 0.4
+"""Chance of columns that stand for themselves, where a fit follows."""
+
 _SURE_ENOUGH = 12
-"""Columns of a chance that stands for itself from which an image is one of columns, so that others may be, too."""
+"""Sure columns from which an image is one of columns, so that others may be, too."""
 
 _STANDS_OUT = 6.0
 """Standard errors of intensity that each column needs where the network is sure of few, and very sure of none, or takes
@@ -95,7 +98,7 @@ class Automatic:
         network = NetworkColumns(self.model, _LEAST_CHANCE, self.device, self.scale, self.tile_px)
         told, chance = network.with_chances(image, pixel_size_A)
         columns, why = self._fitted(image, pixel_size_A, told, chance)
-        sure = chance[chance >= NetworkColumns.least_chance]
+        sure = chance[chance >= _SURE]
         if (len(sure) < _SURE_ENOUGH and (sure < VERY_SURE).all()) or not has_columns(sure):
             columns = columns.select(columns.intensity > _STANDS_OUT * columns.intensity_sigma)
         return columns, why if len(columns) else ""
@@ -108,7 +111,7 @@ class Automatic:
         chance: Float[NDArray[np.float64], "N"],
     ) -> tuple[FoundColumns, str]:
         """What a fit makes of columns that the network told with some chances, and why there was none."""
-        sure = told.select(chance >= NetworkColumns.least_chance)
+        sure = told.select(chance >= _SURE)
         if not len(sure):
             return sure, ""
         if len(sure) > MOST_JOINT:
@@ -116,7 +119,8 @@ class Automatic:
         width_px = spot_width_px(image, pixel_size_A)
         if not np.isfinite(width_px):
             return sure, f"{_UNFITTED}: the image shows no spots whose width can be measured."
-        start = told if len(sure) >= _SURE_ENOUGH and len(told) <= min(2 * len(sure), MOST_JOINT) else sure
+        enough = len(sure) >= _SURE_ENOUGH and has_columns(chance[chance >= _SURE])
+        start = told if enough and len(told) <= min(2 * len(sure), MOST_JOINT) else sure
         try:
             return fit_scan_aware(image, pixel_size_A, start.xy_px, width_px, search=True).columns, ""
         except LocalizeError as error:

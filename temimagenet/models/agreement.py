@@ -33,9 +33,9 @@ _PIXELS = 2**16
 
 _LEAST_ROWS = 64
 _ROUNDS = 8
-"""Of the gain; then each block of rows is displaced in at most `_LAST_ROUNDS`, fewer if it comes to rest."""
+"""Of the gain; then each row is displaced in at most `_LAST_ROUNDS`, fewer if it comes to rest."""
 
-_LAST_ROUNDS = 8
+_LAST_ROUNDS = 5
 _BLOCK_ROWS = 64
 _MOST_STEP_PX = 2.0
 """Longest step of a round: about the width of a narrow spot's slope."""
@@ -101,13 +101,15 @@ def agree(
     match = _matched(seen, clean, ((np.arange(count) + 0.5) * (rows / count)).astype(np.intp))
     left = np.empty_like(seen)
     for first in range(0, rows, _BLOCK_ROWS):
-        block = np.arange(first, min(first + _BLOCK_ROWS, rows))
-        moved = np.zeros((len(block), 2))
+        moving = np.arange(first, min(first + _BLOCK_ROWS, rows))
+        moved = np.zeros((len(moving), 2))
         for _ in range(_LAST_ROUNDS):
-            value, *slopes = _displaced(clean, block, moved, _PLACE + _SLOPES)
-            left[block] = seen[block] - np.float32(match.gain) * value
-            before, moved = moved, _moved(moved, *_told(slopes, left[block], moved, match), match.variance)[0]
-            if np.abs(moved - before).max() < _AT_REST_PX:
+            value, *slopes = _displaced(clean, moving, moved, _PLACE + _SLOPES)
+            left[moving] = seen[moving] - np.float32(match.gain) * value
+            after = _moved(moved, *_told(slopes, left[moving], moved, match), match.variance)[0]
+            far = np.abs(after - moved).max(axis=1) >= _AT_REST_PX
+            moving, moved = moving[far], after[far]
+            if not len(moving):
                 break
     left += seen_plane - np.float32(match.gain) * clean_plane
     slow = np.asarray(ndimage.gaussian_filter(left, _SLOW_PX, mode="nearest"), np.float32)
