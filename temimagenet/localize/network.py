@@ -28,6 +28,9 @@ _RATHER_SURE, _SHARE = 0.7, 1 / 3
 """Without one of that chance, so large a share of what is told must have this: of films and carbon the network believes
 a little in many places."""
 
+_LEAST_PEAK = 0.25
+"""Of a mask, whose columns are 1: if even the highest is lower, Otsu's threshold would part noise."""
+
 
 def _predict(
     reader: NetworkColumns | NetworkOtsu, image: ArrayLike, pixel_size_A: float, maps: tuple[str, ...], **more: float
@@ -158,7 +161,7 @@ def read_map(
     Raises:
         LocalizeError: the map cannot be used.
     """
-    if float(drawn.max()) < 0.1 * float("Mask" in label) or drawn.min() == drawn.max():
+    if float(drawn.max()) < _LEAST_PEAK * float("Mask" in label) or drawn.min() == drawn.max():
         return FoundColumns.none(pixel_size_A)
     fold = 2 if label in FINE_MAPS else 1
     found = reader(drawn, pixel_size_A / fold)
