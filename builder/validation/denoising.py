@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -42,7 +42,7 @@ INPUT_DB = 15.0
 _LEAST_GAIN_DB = 3.0
 _NLM_DISTANCE_PX = 11
 
-Image = Float[NDArray[np.float32], "rows columns"]
+Image: TypeAlias = 'Float[NDArray[np.float32], "rows columns"]'
 
 
 def _gaussian(image: Image, setting: float) -> Image:

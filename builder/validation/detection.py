@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -163,7 +164,7 @@ def judge(found_px: Float[NDArray[np.float64], "N 2"], truth: Truth) -> Verdict:
     return Verdict(asked, asked & paired, left_out, spare & found_inner & ~unresolved, unresolved & found_inner)
 
 
-Finder = Callable[[NDArray[np.floating], float], Float[NDArray[np.float64], "N 2"]]
+Finder: TypeAlias = 'Callable[[NDArray[np.floating], float], Float[NDArray[np.float64], "N 2"]]'
 """Positions (x, y) in pixels of the columns in an image of a pixel size."""
 
 

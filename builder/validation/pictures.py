@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -22,7 +23,7 @@ MARKS = {"found": "#ff5a36", "missed": "#f2c230", "false": "#39c5f3"}
 _GAP_PX = 4
 _LEAST_EDGE_PX = 512
 
-_Values = Float[NDArray[np.floating], "rows columns"]
+_Values: TypeAlias = 'Float[NDArray[np.floating], "rows columns"]'
 
 
 def _limits(values: _Values) -> tuple[float, float]:

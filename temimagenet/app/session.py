@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -56,7 +56,7 @@ __all__ = [
     "run",
 ]
 
-Map = Float[NDArray[np.float32], "rows columns"]
+Map: TypeAlias = 'Float[NDArray[np.float32], "rows columns"]'
 
 Refinement = Literal["gaussian", "gaussian-ls", "scan-aware"]
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)

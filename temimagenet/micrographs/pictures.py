@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import tifffile
@@ -16,7 +17,7 @@ from temimagenet.localize.protocol import FoundColumns
 
 __all__ = ["colours", "overlay_png", "overlay_svg", "png", "scale_bar", "tiff", "to_8bit"]
 
-Array = Float[NDArray[np.floating], "rows columns"]
+Array: TypeAlias = 'Float[NDArray[np.floating], "rows columns"]'
 
 _SOUND, _DOUBTFUL = "#19d3f3", "#ff5c5c"
 
