@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-__all__ = ["Repeats"]
+__all__ = ["SAME", "Completed", "Repeats", "complete", "first_of", "nearest"]
 
 Array = NDArray[np.float64]
 
-_SAME = 0.6
+SAME = 0.6
 """Columns repeat where they lie this many spot widths from where a translation puts them, or nearer."""
+
+_OFF = 1.2
+"""Widths that noise puts a faint column off the place where the others say it is."""
+
+_ASTRAY = 2.0
+"""A column may be astray by so many spot widths."""
 
 _ALIKE = 2.0
 """Largest ratio of the heights of equivalent columns."""
@@ -25,7 +31,11 @@ _NEIGHBOURS = 60
 """Nearest columns among which translations are looked for: cells of a dozen columns have their own in reach."""
 
 _AROUND = 8
-"""Columns around one that tell whether and how a translation holds there: grains and strain differ by place."""
+"""Columns around one that tell how far a translation takes it there: strain differs by place."""
+
+_BROAD = 24
+"""Columns around one that tell whether a translation holds there, as it may in one grain only: several cells, so that
+what repeats a part of the columns, such as the centring of titanium in rutile, is told from what repeats all."""
 
 _HOLDS = 0.4
 """Share of these that must repeat."""
@@ -34,14 +44,19 @@ _LEAST_COLUMNS = 6
 """Columns that a translation must repeat."""
 
 _BEST_SHARE = 0.75
-"""Share of the columns that a translation repeats where it holds, in that of the best: those of a part of the columns,
-such as the centring of titanium in rutile, are none."""
+"""Share of the columns around that a translation repeats, where it holds, in that of the best one there."""
 
 _VECTORS = 16
 """Translations, of each pair of opposite ones one, at most."""
 
 _VOTES = 3
 """Equivalent columns that tell the height of one."""
+
+_AGREED = (4, 0.4)
+"""Columns, and their share of the translations that hold there, that must lead to one place."""
+
+_GRID = 0.25
+"""Edge of the squares on which places that columns lead to are counted, in the spot's width."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,31 +82,98 @@ class Repeats:
     @staticmethod
     def of(xy_px: Float[Array, "N 2"], height: Float[Array, "N"], width_px: float, shape: tuple[int, ...]) -> Repeats:
         """What columns show: vectors between columns of like height that many share."""
-        near, tree = _SAME * width_px, KDTree(xy_px)
-        vectors: list[Array] = []
-        partners: list[NDArray[np.int64]] = []
-        shares: list[float] = []
+        near, tree = SAME * width_px, KDTree(xy_px)
+        vectors, partners = np.zeros((0, 2)), np.zeros((0, len(xy_px)), dtype=np.int64)
         if len(xy_px) > _LEAST_COLUMNS:
-            around = _around(tree, xy_px)
+            apart: list[Array] = []
             for vector in _shared(xy_px, height, tree, near):
-                if any(np.hypot(*(vector - known)) < 2.0 * near for known in vectors):
-                    continue
-                for way in (vector, -vector):
-                    partner = _partners(tree, height, xy_px + way, height, near)
-                    holds = ((partner >= 0)[around].mean(axis=1) >= _HOLDS) & _inside(xy_px + way, shape)
-                    vectors.append(way)
-                    partners.append(partner)
-                    shares.append(float((partner >= 0)[holds].mean()) if holds.sum() >= _LEAST_COLUMNS else 0.0)
-        good = np.flatnonzero(np.array(shares) >= max(_BEST_SHARE * max(shares, default=0.0), _HOLDS))[: 2 * _VECTORS]
-        return Repeats(
-            xy_px, height, width_px, shape,
-            np.array(vectors).reshape(-1, 2)[good], np.array(partners, np.int64).reshape(-1, len(xy_px))[good],
-        )  # fmt: skip
+                if all(np.hypot(*(vector - known)) >= 2.0 * near for known in apart):
+                    apart += [vector, -vector]
+            vectors = np.array(apart).reshape(-1, 2)
+            if len(vectors):
+                partners = np.stack([_partners(tree, height, xy_px + vector, height, near) for vector in vectors])
+        every = Repeats(xy_px, height, width_px, shape, vectors, partners)
+        support = every._support(xy_px)
+        holds = support >= _HOLDS
+        best = np.where(holds, support.max(axis=0, initial=0.0), 0.0).sum(axis=1)
+        own = np.where(holds, support, 0.0).sum(axis=1)
+        good = np.flatnonzero((holds.sum(axis=1) >= _LEAST_COLUMNS) & (own >= _BEST_SHARE * best))[: 2 * _VECTORS]
+        return replace(every, vectors_px=vectors[good], partner=partners[good])
+
+    def _support(self, places_px: Array) -> Array:
+        """(V, M) share of the columns around places (M, 2) that each translation takes to another; none where it takes
+        most of them out of the image."""
+        support = np.zeros((len(self.vectors_px), len(places_px)))
+        if len(self.vectors_px) and len(places_px):
+            around = _around(KDTree(self.xy_px), places_px, _BROAD)
+            for number, (vector, partner) in enumerate(zip(self.vectors_px, self.partner, strict=True)):
+                inside = _inside(self.xy_px + vector, self.shape)[around]
+                count = inside.sum(axis=1)
+                found = ((partner >= 0)[around] & inside).sum(axis=1)
+                support[number] = np.where(count >= _LEAST_COLUMNS, found / np.maximum(count, 1), 0.0)
+        return support
+
+    def places(self) -> tuple[Float[Array, "M 2"], Float[Array, "M"]]:
+        """Where the translations of several columns agree that there is one, and how high it is: the median of these.
+
+        Each column leads to one place by each translation that holds there, as far as it takes the columns around.
+        """
+        end, which = self.equivalents(self.xy_px)
+        if not len(end):
+            return np.zeros((0, 2)), np.zeros(0)
+        height, near = self.height[which], SAME * self.width_px
+        votes, places = KDTree(end), self._crowded(end)
+
+        def led(place: Array) -> NDArray[np.int64]:
+            return np.asarray(votes.query_ball_point(place, near), dtype=np.int64)
+
+        for _ in range(3):
+            told = [led(place) for place in places]
+            pairs = zip(told, places, strict=True)
+            places = np.array([end[index].mean(axis=0) if len(index) else place for index, place in pairs])
+        told = [led(place) for place in places]
+        count = np.array(list(map(len, told)))
+        possible: Array = np.zeros(len(places))
+        for vector, support in zip(self.vectors_px, self._support(places), strict=True):
+            possible = possible + ((support >= _HOLDS) & _inside(places - vector, self.shape))
+        most = np.argsort(-count, kind="stable")
+        most = most[count[most] >= np.maximum(_AGREED[0], _AGREED[1] * possible[most])]
+        most = most[first_of(places[most], self.width_px)]
+        return places[most], np.array([np.median(height[told[index]]) for index in most])
+
+    def _crowded(self, end: Array) -> Array:
+        """(M, 2) maxima of how many ends there are."""
+        step = _GRID * self.width_px
+        size = np.ceil(np.array(self.shape) / step).astype(np.int64) + 1
+        counted = np.zeros(size)
+        np.add.at(counted, tuple((end[:, ::-1] / step).astype(np.int64).T), 1.0)
+        smooth = ndimage.gaussian_filter(counted, SAME / _GRID / 1.5, mode="constant")
+        row, column = np.nonzero((ndimage.maximum_filter(smooth, size=7) == smooth) & (smooth > 0.0))
+        return (np.stack([column, row], axis=1).astype(np.float64) + 0.5) * step
 
     def expected(self) -> Float[Array, "N"]:
-        """Mean height of the columns that are equivalent to each; nan where fewer than three are known."""
-        known = self.partner >= 0
-        return _mean_of(np.where(known, self.height[self.partner], 0.0).sum(axis=0), known.sum(axis=0))
+        """How high each column would be by those that lead to its place; nan where too few do."""
+        places, height = self.places()
+        if not len(places):
+            return np.full(len(self.xy_px), np.nan)
+        away, which = nearest(places, self.xy_px)
+        own = nearest(self.xy_px, places)[1][which] == np.arange(len(self.xy_px))
+        expected: Array = np.where(own & (away <= _OFF * self.width_px), height[which], np.nan)
+        return expected
+
+    def equivalents(self, places_px: Float[Array, "M 2"]) -> tuple[Float[Array, "K 2"], Int[NDArray[np.int64], "K"]]:
+        """Where translations that hold there take places, as far as they take the columns around; and which of them."""
+        ends, which = [np.zeros((0, 2))], [np.zeros(0, dtype=np.int64)]
+        if len(self.vectors_px) and len(places_px):
+            around = _around(KDTree(self.xy_px), places_px, _AROUND)
+            for partner, support in zip(self.partner, self._support(places_px), strict=True):
+                known = (partner >= 0)[around]
+                moved = (self.xy_px[partner] - self.xy_px)[around] * known[..., None]
+                there = places_px + moved.sum(axis=1) / np.maximum(known.sum(axis=1), 1)[:, None]
+                tells = (support >= _HOLDS) & known.any(axis=1) & _inside(there, self.shape)
+                ends.append(there[tells])
+                which.append(np.flatnonzero(tells))
+        return np.concatenate(ends), np.concatenate(which)
 
     def at_equivalents(
         self, places_px: Float[Array, "M 2"], height: Float[Array, "M"], left: Callable[[Array], Array]
@@ -110,8 +192,8 @@ class Repeats:
         count = len(places_px)
         if not len(self.vectors_px) or not count:
             return np.full(count, np.nan), np.zeros(count, dtype=np.int64)
-        tree, near = KDTree(self.xy_px), _SAME * self.width_px
-        around = _around(tree, places_px)
+        tree, near = KDTree(self.xy_px), SAME * self.width_px
+        around = _around(tree, places_px, _AROUND)
         seen, tells = np.zeros((len(self.partner), count)), np.zeros((len(self.partner), count), dtype=np.bool_)
         for number, partner in enumerate(self.partner):
             known = (partner >= 0)[around]
@@ -128,6 +210,58 @@ class Repeats:
         return _mean_of((seen * tells).sum(axis=0), told), told
 
 
+@dataclass(frozen=True, eq=False)
+class Completed:
+    """Columns as a crystal repeats them.
+
+    Attributes:
+        xy_px: (M, 2) places; those that are repeated, where the others say.
+        height: (M,) heights.
+        source: (M,) which of the columns that were known each is; -1 where only others say that there is one.
+        regular: (M,) whether others say so.
+    """
+
+    xy_px: Float[Array, "M 2"]
+    height: Float[Array, "M"]
+    source: Int[NDArray[np.int64], "M"]
+    regular: Bool[NDArray[np.bool_], "M"]
+
+
+def complete(
+    xy_px: Float[Array, "N 2"], height: Float[Array, "N"], width_px: float, shape: tuple[int, ...], rounds: int = 1
+) -> Completed:
+    """Columns, some of which are false or were not found, as their crystal repeats them.
+
+    A column that nothing repeats, near a place where one should be and is not, is that one astray. Anything else that
+    nothing repeats stays: it may be a defect, or no part of a crystal.
+
+    Args:
+        xy_px: (N, 2) columns.
+        height: (N,) their heights or intensities.
+        width_px: standard deviation of their spots.
+        shape: rows and columns of the image.
+        rounds: times that what was completed tells what else is missing.
+    """
+    found = Completed(xy_px, height, np.arange(len(xy_px)), np.zeros(len(xy_px), dtype=bool))
+    for _ in range(rounds):
+        places, expected = Repeats.of(found.xy_px, found.height, width_px, shape).places()
+        if not len(places):
+            break
+        away, which = nearest(places, found.xy_px)
+        regular = away <= SAME * width_px
+        vacant = nearest(found.xy_px, places)[0] > SAME * width_px
+        kept = regular.copy() if vacant.any() else np.ones(len(regular), dtype=bool)
+        if vacant.any():
+            kept |= nearest(places[vacant], found.xy_px)[0] > _ASTRAY * width_px
+        found = Completed(
+            np.concatenate([np.where(regular[:, None], places[which], found.xy_px)[kept], places[vacant]]),
+            np.concatenate([found.height[kept], expected[vacant]]),
+            np.concatenate([found.source[kept], np.full(vacant.sum(), -1)]),
+            np.concatenate([regular[kept], np.ones(vacant.sum(), dtype=bool)]),
+        )
+    return found
+
+
 def _mean_of(total: Array, count: NDArray[np.int64]) -> Array:
     """Means of sums, nan where of fewer than three."""
     mean: Array = np.where(count >= _VOTES, total / np.maximum(count, 1), np.nan)
@@ -140,9 +274,23 @@ def _inside(xy: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return inside
 
 
-def _around(tree: KDTree, xy: Array) -> NDArray[np.int64]:
-    """(N, 8) the nearest columns to each place."""
-    return np.asarray(tree.query(xy, k=min(_AROUND, tree.n))[1], dtype=np.int64).reshape(len(xy), -1)
+def _around(tree: KDTree, xy: Array, count: int) -> NDArray[np.int64]:
+    """(N, count) the nearest columns to each place."""
+    return np.asarray(tree.query(xy, k=min(count, tree.n))[1], dtype=np.int64).reshape(len(xy), -1)
+
+
+def nearest(places: Array, xy: Array) -> tuple[Array, NDArray[np.int64]]:
+    """(N,) how far the nearest of some places is from each point (N, 2), and which it is."""
+    away, which = KDTree(places).query(xy)
+    return np.asarray(away, dtype=np.float64), np.asarray(which, dtype=np.int64)
+
+
+def first_of(places_px: Float[Array, "N 2"], reach_px: float) -> Bool[NDArray[np.bool_], "N"]:
+    """Which places have none within a reach that comes before them and stays."""
+    stays = np.ones(len(places_px), dtype=bool)
+    for first, second in sorted(map(sorted, KDTree(places_px).query_pairs(reach_px))):
+        stays[second] &= not stays[first]
+    return stays
 
 
 def _shared(xy: Array, height: Array, tree: KDTree, near: float) -> list[Array]:

@@ -57,7 +57,7 @@ from temimagenet.localize.protocol import (
     owners,
     repeated,
 )
-from temimagenet.localize.repeats import Repeats
+from temimagenet.localize.repeats import SAME, Repeats, complete, first_of, nearest
 from temimagenet.progress import report
 
 __all__ = ["ScanAware", "ScanFit", "fit_scan_aware"]
@@ -153,7 +153,7 @@ _LIKELY, _PLAUSIBLE = 2.0, 1.5
 _REPEATED = 4.0
 """Standard errors of the mean of what is left at its equivalents from which it is."""
 
-_TOO_MANY, _NO_LOSS, _SURELY = 2.0, 1.5, 3.0
+_TOO_MANY, _NO_LOSS, _SURELY = 1.4, 1.2, 3.0
 """Times what their standard errors ask for by which a fit without some columns is worse: so that each is tried again,
 so that none of them is missed, so that all of them are there."""
 
@@ -163,6 +163,12 @@ _HALF, _SEEN = 0.5, 2.5
 _WORTH, _WORTH_SHARE = 3, 0.02
 """Columns, and their share of those that are known, from which what the crystal repeats is worth another fit: a hidden
 sublattice has more, and where so few stand out it may be by chance."""
+
+COMPLETED = 3
+"""Times that what was found is completed as a crystal repeats it, before a fit begins."""
+
+_MISSING = 0.01
+"""Share of the columns that must be missing there."""
 
 _STEPS = (0.5, 0.3, 0.15)
 _SQUARE = np.array([[x, y] for x in (-1.0, 0.0, 1.0) for y in (-1.0, 0.0, 1.0)])
@@ -219,15 +225,17 @@ class ScanAware:
         Raises:
             LocalizeError: the image cannot be used.
         """
+        values = check_image(image, pixel_size_A)
         if self.start is None:
             detected = detect_columns(image, pixel_size_A)
-            xy_px, width_px = detected.xy_px, detected.width_px
+            xy_px, height, width_px = detected.xy_px, detected.height, detected.width_px
         else:
-            xy_px = self.start(check_image(image, pixel_size_A), pixel_size_A).xy_px
-            width_px = spot_width_px(image, pixel_size_A)
+            started = self.start(values, pixel_size_A)
+            xy_px, height, width_px = started.xy_px, started.intensity, spot_width_px(image, pixel_size_A)
         if not len(xy_px) or not np.isfinite(width_px):
             return FoundColumns.none(pixel_size_A)
-        return fit_scan_aware(image, pixel_size_A, xy_px, width_px, search=True).columns
+        start_px = complete(xy_px, height, width_px, values.shape, COMPLETED).xy_px
+        return fit_scan_aware(image, pixel_size_A, start_px, width_px, search=True).columns
 
 
 def fit_scan_aware(
@@ -393,8 +401,64 @@ def _searched(found: _Settled) -> _Settled:
         if len(fit.start) <= before:
             break
     with suppress(LocalizeError):
+        fuller = _completed(fit)
+        if fuller is not None and _likelier(fuller, fit):
+            fit = fuller
+    with suppress(LocalizeError):
         fit = _without_nothings(fit, last=True)
     return fit
+
+
+def _completed(found: _Settled) -> _Settled | None:
+    """The fit with a column wherever the others of a crystal repeat one; None where few of these places are vacant.
+
+    Columns that nothing repeats, near such a place, are those of it that went astray: faint columns tell where the rows
+    between brighter ones were, which tell where they are, and together they find other ways to fit the noise. They come
+    back while the places hold the columns; then these are free again.
+    """
+    back, width = found.back, found.width
+    xy = found.state.xy[back]
+    if found.leftovers.spread >= _NOT_WHITE[0]:
+        return None
+    whole = complete(xy, found.state.height[back], width, found.model.image.shape)
+    known, missing = whole.source[whole.source >= 0], whole.source < 0
+    if missing.sum() < max(_WORTH, _MISSING * len(xy)):
+        return None
+    kept = np.isin(np.arange(len(xy)), known)
+    start = np.concatenate([found.start[kept], whole.xy_px[missing]])
+    problem, state = _changed(found, kept, whole.xy_px[missing], whole.height[missing])
+    at = np.argsort(problem.order)[: len(start)][whole.regular]
+    problem.anchor[at] = whole.xy_px[whole.regular]
+    tight, free = (_HELD * width) ** -2, (ANCHOR * width) ** -2
+    problem.anchor_precision[at] = tight
+    xy = state.xy.copy()
+    xy[at] = problem.anchor[at]
+    new = _settle(start, problem, replace(state, xy=xy), found.sigma, width, whole=True, most=_SOON)
+    new.problem.anchor_precision[new.problem.anchor_precision == tight] = free
+    new = _settle(start, new.problem, new.state, new.sigma, new.width, whole=True)
+    start[len(known) :] = new.state.xy[new.back][len(known) :]
+    return replace(new, start=start)
+
+
+def _likelier(found: _Settled, other: _Settled) -> bool:
+    """Whether a fit makes the image likelier than another one, everything weighted as there.
+
+    Of the posterior, the displacements' widths are asked for, too (MacKay, equation 2.9). Each column has the price of
+    the least height that would be believed, which is lower if the crystal repeats it.
+    """
+    image = other.model.image
+    trust = _trust(other.problem.values - image, image, other.noise, other.width) * _alive(other.problem)
+    weight = trust / _variance(image, other.noise)
+
+    def cost(fit: _Settled) -> float:
+        xy, live = fit.state.xy[fit.back], fit.sigma > 0.0
+        places = _repeats(fit).places()[0]
+        regular = int((nearest(places, xy)[0] <= SAME * fit.width).sum()) if len(places) else 0
+        price = 0.5 * (_SEEN**2 * regular + _LEAST**2 * (len(xy) - regular))
+        wide = 0.5 * float(np.log(fit.sigma[live] ** 2 / fit.covariance.rows[:, live]).sum())
+        return _cost(fit.problem, fit.model, fit.state, weight, fit.sigma) + wide + price
+
+    return cost(found) < cost(other)
 
 
 def _settle(
@@ -557,7 +621,7 @@ def _hidden(found: _Settled) -> tuple[Array, Array]:
     sure, as_high = places[:number], height[:number]
     high = _high(found, sure, as_high, _FAINTEST if white else _NOT_WHITE[1])
     sure, as_high = sure[high], as_high[high]
-    apart = _first_of(sure, _EACH * width)
+    apart = first_of(sure, _EACH * width)
     sure, as_high = sure[apart], as_high[apart]
     if white:
         more, more_high = _repeated(found, plausible, sure)
@@ -614,7 +678,10 @@ def _repeated(found: _Settled, places: Array, sure: Array) -> tuple[Array, Array
     end = np.array(found.model.image.shape[::-1]) - 1.0
     clear = np.isfinite(expected) & np.all((moved >= 0.0) & (moved <= end), axis=1)
     moved, expected = moved[clear], expected[clear]
-    apart = _first_of(np.concatenate([sure, moved]), _EACH * width)[len(sure) :]
+    others, which = repeats.equivalents(moved)
+    away = nearest(found.state.xy, others)[0] > _APART * width
+    moved, expected = np.concatenate([moved, others[away]]), np.concatenate([expected, expected[which[away]]])
+    apart = first_of(np.concatenate([sure, moved]), _EACH * width)[len(sure) :]
     moved, expected = moved[apart], expected[apart]
     if not len(moved):
         return moved, expected
@@ -625,14 +692,6 @@ def _repeated(found: _Settled, places: Array, sure: Array) -> tuple[Array, Array
     if seen.sum() < max(_WORTH, _WORTH_SHARE * len(found.start)):
         seen[:] = False
     return moved[seen], height[seen]
-
-
-def _first_of(places: Array, reach: float) -> NDArray[np.bool_]:
-    """(N,) places that have none within a reach that comes before them and stays."""
-    stays = np.ones(len(places), dtype=bool)
-    for first, second in sorted(map(sorted, KDTree(places).query_pairs(reach))):
-        stays[second] &= not stays[first]
-    return stays
 
 
 def _heights(found: _Settled, places: Array) -> tuple[Array, Array, float]:
@@ -700,7 +759,7 @@ def _without_nothings(
         # Where two are too many, one may be right, unless all are much alike.
         faint = faint[np.argsort(significance[faint])]
         if white or np.median(significance) > _CLEAR * wanted:
-            faint = faint[_first_of(found.state.xy[back][faint], _BESIDE * found.width)]
+            faint = faint[first_of(found.state.xy[back][faint], _BESIDE * found.width)]
         if len(faint) == len(back):
             return found
         # Beside areas that hold nothing, columns take up what is cut off there.
@@ -728,15 +787,19 @@ def _without_nothings(
 
 def _excess(found: _Settled, fewer: _Settled, wanted: float) -> float:
     """How many times worse the fit without some columns is than it may be: all weights and priors the same, minus the
-    logarithm of the posterior grows by half the square of a column's significance."""
-    gone = len(found.start) - len(fewer.start)
-    if not gone:
+    logarithm of the posterior grows by half the square of a column's significance, which may be less where the crystal
+    repeats it."""
+    kept = set(map(tuple, fewer.start))
+    gone = np.array([tuple(place) not in kept for place in found.start])
+    if not gone.any():
         return 0.0
+    repeated = int(np.isfinite(_repeats(found).expected()[gone]).sum())
+    price = 0.5 * (min(_SEEN, wanted) ** 2 * repeated + wanted**2 * (gone.sum() - repeated))
     image = found.model.image
     trust = _trust(found.problem.values - image, image, found.noise, found.width) * _alive(found.problem)
     weight = trust / _variance(image, found.noise)
     costs = [_cost(fit.problem, fit.model, fit.state, weight, found.sigma) for fit in (found, fewer)]
-    return float((costs[1] - costs[0]) / (0.5 * wanted**2 * gone))
+    return float((costs[1] - costs[0]) / price)
 
 
 def _changed(found: _Settled, kept: NDArray[np.bool_], more: Array, height: Array) -> tuple[Problem, State]:

@@ -24,6 +24,8 @@ from temimagenet.localize import (
 )
 from temimagenet.localize.detect import spot_width_px
 from temimagenet.localize.network import VERY_SURE, has_columns
+from temimagenet.localize.repeats import complete
+from temimagenet.localize.scan_aware import COMPLETED
 from temimagenet.micrographs.doubts import scale_doubts
 from temimagenet.micrographs.read import Micrograph
 from temimagenet.models.zoo import load_network
@@ -36,6 +38,9 @@ MOST_JOINT = 4000
 
 _LEAST_CHANCE = 0.35
 """Chance of columns that the fit begins with: it leaves out those that are none."""
+
+_REPEATED_CHANCE = 0.2
+"""The same where a crystal repeats a column, which needs none at all if enough of the others have this one."""
 
 _SURE = 0.4
 """Chance of columns that stand for themselves, where a fit follows."""
@@ -95,7 +100,7 @@ class Automatic:
         Raises:
             LocalizeError: the image cannot be used.
         """
-        network = NetworkColumns(self.model, _LEAST_CHANCE, self.device, self.scale, self.tile_px)
+        network = NetworkColumns(self.model, _REPEATED_CHANCE, self.device, self.scale, self.tile_px)
         told, chance = network.with_chances(image, pixel_size_A)
         columns, why = self._fitted(image, pixel_size_A, told, chance)
         sure = chance[chance >= _SURE]
@@ -119,10 +124,15 @@ class Automatic:
         width_px = spot_width_px(image, pixel_size_A)
         if not np.isfinite(width_px):
             return sure, f"{_UNFITTED}: the image shows no spots whose width can be measured."
+        start_px = sure.xy_px
         enough = len(sure) >= _SURE_ENOUGH and has_columns(chance[chance >= _SURE])
-        start = told if enough and len(told) <= min(2 * len(sure), MOST_JOINT) else sure
+        if enough and (chance >= _LEAST_CHANCE).sum() <= 2 * len(sure):
+            whole = complete(told.xy_px, told.intensity, width_px, image.shape, COMPLETED)
+            likely = whole.regular | (chance[whole.source] >= _LEAST_CHANCE)
+            if likely.sum() <= MOST_JOINT:
+                start_px = whole.xy_px[likely]
         try:
-            return fit_scan_aware(image, pixel_size_A, start.xy_px, width_px, search=True).columns, ""
+            return fit_scan_aware(image, pixel_size_A, start_px, width_px, search=True).columns, ""
         except LocalizeError as error:
             # Starts that cannot be told apart, such as those of a film's grain.
             return sure, f"{_UNFITTED}: {error}."

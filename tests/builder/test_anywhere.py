@@ -66,7 +66,7 @@ def test_a_visitor_clicks_through_a_site_in_a_folder_with_odd_names(visit, servi
         assert page.locator(".mosaic img").first.evaluate("i => i.complete && i.naturalWidth") == 96
         page.get_by_role("link", name='Pt & "100 %" <b> #1?', exact=True).click()
         page.wait_for_url("**/browse.html?entry=*")
-        page.wait_for_function("/^[1-6] /.test(document.querySelector('#count').textContent)")
+        page.wait_for_function("/^[1-6] /.test(document.querySelector('#count')?.textContent)")
         page.goto(f"{base}index.html")
         page.get_by_role("link", name="Statistics").click()
         page.wait_for_url("**/statistics.html")

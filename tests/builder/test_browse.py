@@ -60,7 +60,7 @@ def test_identities_that_are_no_numbers_are_refused(site, library, tmp_path):
 
 
 def counted(page, count):
-    page.wait_for_function(f"/^{count} /.test(document.querySelector('#count').textContent)")
+    page.wait_for_function(f"/^{count} /.test(document.querySelector('#count')?.textContent)")
 
 
 def told_counts(page, legend):
@@ -121,7 +121,7 @@ def test_a_hundred_thousand_samples_are_filtered_counted_sorted_and_scrolled(vis
         assert page.evaluate("document.querySelectorAll('*').length") < 1500
         # On a phone the filters lie above the samples, which still scroll in a frame of their own.
         page.set_viewport_size({"width": 390, "height": 800})
-        page.wait_for_function("document.querySelector('#view').clientHeight < innerHeight")
+        page.wait_for_function("document.querySelector('#view')?.clientHeight < innerHeight")
         page.get_by_label("Search text").fill("pt")
         counted(page, f"{catalogue['entry'].str.startswith('Pt').sum():,}")
         assert page.evaluate("document.querySelectorAll('*').length") < 1500
@@ -146,7 +146,7 @@ def test_the_address_holds_the_whole_state(page, server):
     assert re.fullmatch(r"\.\.\d+(\.\d+)?", query["psnr_dB"])
     told = page.locator("#count").inner_text()
     page.reload()
-    page.wait_for_function(f"document.querySelector('#count').textContent === {told!r}")
+    page.wait_for_function(f"document.querySelector('#count')?.textContent === {told!r}")
     assert page.get_by_label("PSNR (dB), to", exact=True).input_value() == query["psnr_dB"].removeprefix("..")
     assert page.get_by_role("table").is_visible()
     assert page.get_by_role("columnheader", name="Columns").get_attribute("aria-sort") == "ascending"
@@ -186,7 +186,7 @@ def test_who_comes_back_from_a_sample_finds_the_list_where_it_was(visit, server)
     page.locator(".item a").nth(12).click()
     page.wait_for_url("**/sample.html**")
     page.go_back()
-    page.wait_for_function("document.querySelector('#view').scrollTop === 320")
+    page.wait_for_function("document.querySelector('#view')?.scrollTop === 320")
 
 
 @pytest.mark.browser

@@ -26,7 +26,7 @@ def manifest_of(page, path):
 def test_samples_chosen_by_hand_load_in_python(visit, server, library, tmp_path):
     page = visit(server, permissions=["clipboard-read", "clipboard-write"])
     page.goto(f"{server}collection.html")
-    page.wait_for_function("document.querySelector('#source').textContent.includes('Nothing is chosen yet')")
+    page.wait_for_function("document.querySelector('#source')?.textContent.includes('Nothing is chosen yet')")
     page.get_by_role("link", name="browse the library").click()
     page.wait_for_selector(".tile input")
     for number in (3, 1):
@@ -40,7 +40,7 @@ def test_samples_chosen_by_hand_load_in_python(visit, server, library, tmp_path)
         f"?id={name}&engine=linear" for name in chosen
     ]
     page.wait_for_function(
-        "document.querySelector('#tiles canvas').getContext('2d').getImageData(0, 0, 96, 96).data"
+        "document.querySelector('#tiles canvas')?.getContext('2d').getImageData(0, 0, 96, 96).data"
         ".some((value, i) => i % 4 < 3 && value > 60)"
     )
     path = manifest_of(page, tmp_path / "tiny-collection.json")
@@ -52,13 +52,13 @@ def test_samples_chosen_by_hand_load_in_python(visit, server, library, tmp_path)
     assert record | dict(everything.catalogue.iloc[3][["id", "engine", "shard", "row", "sha256"]]) == record
 
     page.get_by_role("button", name="Copy link").click()
-    page.wait_for_function("document.querySelector('#link').textContent === 'Copied'")
+    page.wait_for_function("document.querySelector('#link')?.textContent === 'Copied'")
     address = page.evaluate("navigator.clipboard.readText()")
     assert address == f"{server}collection.html?samples=linear:3,1,7"
     page.get_by_role("button", name="Remove tiny-000001 linear").click()
     page.wait_for_function(SHOWN.format(2))
     page.get_by_role("button", name="Empty it").click()
-    page.wait_for_function("document.querySelector('#full').hidden")
+    page.wait_for_function("document.querySelector('#full')?.hidden")
     page.goto(address)
     page.wait_for_function(SHOWN.format(3))
     page.get_by_role("button", name="Make this my selection").click()

@@ -165,18 +165,18 @@ def bounded_site(recipe, tmp_path_factory) -> Path:
 def test_a_visitor_finds_a_sample_and_takes_its_columns_home(page, server, library):
     page.goto(server)
     page.get_by_role("link", name="Browse", exact=True).click()
-    page.wait_for_function("document.querySelector('#count').textContent.startsWith('24 ')")
+    page.wait_for_function("document.querySelector('#count')?.textContent.startsWith('24 ')")
     page.get_by_label("Search text").fill("pt 110 particle")
-    page.wait_for_function("document.querySelector('#count').textContent.startsWith('4 ')")
+    page.wait_for_function("document.querySelector('#count')?.textContent.startsWith('4 ')")
     page.get_by_label("Search text").fill("")
     box = page.locator("fieldset", has_text="Morphology").get_by_text("layer", exact=True)
     box.click()
-    page.wait_for_function("document.querySelector('#count').textContent.startsWith('4 ')")
+    page.wait_for_function("document.querySelector('#count')?.textContent.startsWith('4 ')")
     page.wait_for_url("**morphology=layer*")
     page.reload()
-    page.wait_for_function("document.querySelector('#count').textContent.startsWith('4 ')")
+    page.wait_for_function("document.querySelector('#count')?.textContent.startsWith('4 ')")
     page.wait_for_function(
-        "document.querySelector('.tile canvas').getContext('2d').getImageData(0, 0, 96, 96).data"
+        "document.querySelector('.tile canvas')?.getContext('2d').getImageData(0, 0, 96, 96).data"
         ".some((v, i) => i % 4 == 0 && v > 60)"
     )
     page.locator(".tile").first.click()
@@ -202,7 +202,7 @@ def test_a_visitor_finds_a_sample_and_takes_its_columns_home(page, server, libra
 @pytest.mark.browser
 def test_unknown_queries_are_told_and_the_page_goes_on(page, server):
     page.goto(f"{server}browse.html?colour=red&material=Pt")
-    page.wait_for_function("document.querySelector('#count').textContent.startsWith('4 ')")
+    page.wait_for_function("document.querySelector('#count')?.textContent.startsWith('4 ')")
     assert "colour" in page.locator("#notice").inner_text()
 
 
@@ -235,7 +235,7 @@ def test_the_docs_share_the_site_and_lead_back(page, server):
 @pytest.mark.browser
 def test_bounds_are_shown_where_a_library_has_them(visit, page, server, serving, bounded_site):
     page.goto(f"{server}browse.html?crlb_median_pm=..5")
-    page.wait_for_function("document.querySelector('#count').textContent.startsWith('24 ')")
+    page.wait_for_function("document.querySelector('#count')?.textContent.startsWith('24 ')")
     assert "crlb_median_pm" in page.locator("#notice").inner_text()
     assert page.get_by_label("Bound, median (pm), to").count() == 0
 
@@ -246,7 +246,7 @@ def test_bounds_are_shown_where_a_library_has_them(visit, page, server, serving,
         mine.goto(f"{address}browse.html")
         most = float(bounds.median())
         mine.get_by_label("Bound, median (pm), to").fill(str(most))
-        mine.wait_for_function(f"document.querySelector('#count').textContent.startsWith('{(bounds <= most).sum()} ')")
+        mine.wait_for_function(f"document.querySelector('#count')?.textContent.startsWith('{(bounds <= most).sum()} ')")
         sample = next(s for s in data if s.id in bounds.index)
         inside = sample.columns.inside((32, 32))
         mine.goto(f"{address}sample.html?id={sample.id}")

@@ -77,7 +77,7 @@ def test_a_visitor_finds_looks_and_takes_home(visit, serving, others, tmp_path, 
     with serving(others) as address:
         page = visit(address, viewport={"width": 1400, "height": 900})
         page.goto(f"{address}browse.html?condition=2&rotation_deg=0&sort=psnr_dB")
-        page.wait_for_function("document.querySelector('#count').textContent.startsWith('1 of 5 ')")
+        page.wait_for_function("document.querySelector('#count')?.textContent.startsWith('1 of 5 ')")
         notice = page.locator("#notice").inner_text()
         assert "rotation_deg" in notice
         assert "psnr_dB" in notice

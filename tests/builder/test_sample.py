@@ -196,7 +196,7 @@ def test_panes_look_at_the_same_place(twin_page, twins):
     pixel = sample.image[round(y), round(x)].item()
     place = {"x": (round(x) + 0.5) / 256 * box["width"], "y": (round(y) + 0.5) / 256 * box["height"]}
     page.locator("#overlay").hover(position=place, force=True)
-    page.wait_for_function("!document.querySelector('.tip').hidden")
+    page.wait_for_function("!document.querySelector('.tip')?.hidden")
     tip = page.locator(".tip").first.inner_text()
     assert tip.startswith(f"{sample.columns.kinds[sample.columns.kind[index]]}, ")
     assert "weight" in tip

@@ -152,7 +152,7 @@ def test_every_route_of_the_browser_is_pythons(page: Any, pixel: float, tile: in
 def _wait_for(page: Any, text: str, where: str = "#readout") -> None:
     """Until an element says something."""
     page.wait_for_function(
-        "([where, text]) => document.querySelector(where).textContent.includes(text)", arg=[where, text]
+        "([where, text]) => document.querySelector(where)?.textContent.includes(text)", arg=[where, text]
     )
 
 
