@@ -35,7 +35,6 @@ __all__ = ["METHODS", "MOST_JOINT", "Automatic", "Located", "Network", "choose_m
 MOST_JOINT = 4000
 """Columns that are fitted together at most; the time and memory of a joint fit grow faster than their number."""
 
-
 _LEAST_CHANCE = 0.35
 """Chance of columns that the fit begins with: it leaves out those that are none."""
 
@@ -51,6 +50,9 @@ _SURE_ENOUGH = 12
 _STANDS_OUT = 6.0
 """Standard errors of intensity that each column needs where the network is sure of few, and very sure of none, or takes
 for columns what is texture."""
+
+_TEXTURE = 1.5
+"""Times as many columns as the network is sure of: where a fit finds more in what looks like texture, it is."""
 
 _UNFITTED = "Columns are the network's own, not fitted"
 
@@ -104,7 +106,10 @@ class Automatic:
         told, chance = network.with_chances(image, pixel_size_A)
         columns, why = self._fitted(image, pixel_size_A, told, chance)
         sure = chance[chance >= _SURE]
-        if (len(sure) < _SURE_ENOUGH and (sure < VERY_SURE).all()) or not has_columns(sure):
+        texture = not has_columns(sure)
+        if texture and len(columns) > _TEXTURE * len(sure):
+            columns = FoundColumns.none(pixel_size_A)
+        elif texture or (len(sure) < _SURE_ENOUGH and (sure < VERY_SURE).all()):
             columns = columns.select(columns.intensity > _STANDS_OUT * columns.intensity_sigma)
         return columns, why if len(columns) else ""
 

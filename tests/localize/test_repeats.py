@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import KDTree
 
-from temimagenet.localize.repeats import Repeats
+from temimagenet.localize.repeats import Repeats, complete
 
 WIDTH, SIZE = 3.0, 300
 A = 29.4
@@ -56,6 +56,30 @@ def test_a_column_is_expected_to_be_as_high_as_its_equivalents():
     np.testing.assert_allclose(expected, height)
 
 
+@pytest.mark.parametrize("strain", [0.0, 0.1])
+def test_a_crystal_completes_what_was_found_of_it_and_keeps_what_else_there_is(strain):
+    heavy, light = _rutile(strain)
+    rng = np.random.default_rng(3)
+    xy = np.concatenate([heavy, light])
+    height = np.repeat([10.0, 1.0], [len(heavy), len(light)])
+    found = np.concatenate([np.ones(len(heavy), dtype=bool), rng.random(len(light)) < 0.6])
+    grid = np.stack(np.meshgrid(np.arange(60, 240), np.arange(60, 240)), axis=-1).reshape(-1, 2)
+    defect = grid[np.argmax(KDTree(xy).query(grid)[0])]
+    told = np.concatenate([xy[found] + rng.normal(scale=0.3 * WIDTH, size=(found.sum(), 2)), [defect]])
+    whole = complete(told, np.append(height[found], 1.0), WIDTH, (SIZE, SIZE), rounds=3)
+    middle = ((xy > 30.0) & (xy < SIZE - 31.0)).all(axis=1)
+    away, which = KDTree(whole.xy_px).query(xy)
+    assert away[middle].max() < 0.6 * WIDTH
+    assert np.sqrt((away[middle] ** 2).mean() / 2.0) < 0.2 * WIDTH
+    assert (whole.source[which[middle & ~found]] == -1).all()
+    assert whole.regular[which[middle]].all()
+    np.testing.assert_array_equal(whole.height[which[middle]], height[middle])
+    assert (~whole.regular[whole.source == found.sum()]).all()
+    np.testing.assert_array_equal(whole.xy_px[whole.source == found.sum()], [defect])
+    inner = whole.regular & ((whole.xy_px > 30.0) & (whole.xy_px < SIZE - 31.0)).all(axis=1)
+    assert KDTree(xy).query(whole.xy_px[inner])[0].max() < 0.6 * WIDTH
+
+
 def test_disorder_has_no_translations():
     rng = np.random.default_rng(2)
     xy = rng.uniform(5.0, SIZE - 6.0, size=(900, 2))
@@ -63,4 +87,6 @@ def test_disorder_has_no_translations():
     repeats = Repeats.of(xy, np.ones(len(xy)), WIDTH, (SIZE, SIZE))
     assert len(repeats.vectors_px) == 0
     assert np.isnan(repeats.expected()).all()
+    assert not len(repeats.places()[0])
+    np.testing.assert_array_equal(complete(xy, np.ones(len(xy)), WIDTH, (SIZE, SIZE)).xy_px, xy)
     assert np.isnan(repeats.at_equivalents(xy, np.ones(len(xy)), lambda places: np.ones(len(places)))[0]).all()
