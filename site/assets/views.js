@@ -99,10 +99,10 @@ class View {
     }
   }
 
-  /** Pictures are asked for once scrolling is slower than a page a frame. */
+  /** Pictures are asked for once scrolling is slower than a third of a page a frame: what is faster nobody sees. */
   #pictures(first, last) {
     clearTimeout(this.moved.timer);
-    const far = Math.abs(this.scroller.scrollTop - this.moved.top) > this.scroller.clientHeight;
+    const far = Math.abs(this.scroller.scrollTop - this.moved.top) > this.scroller.clientHeight / 3;
     this.moved.top = this.scroller.scrollTop;
     const wanted = () => this.thumbnails.want([...this.rows.subarray(first * this.across, last * this.across)]);
     if (far) this.moved.timer = setTimeout(wanted, SETTLE_MS);
@@ -247,6 +247,7 @@ export class Grid extends View {
   }
 
   fill(line, at) {
+    line.style.height = `${this.height}px`;
     line.items.forEach((item, k) => this.fillItem(item, at * this.across + k));
   }
 

@@ -59,10 +59,12 @@ _UNFITTED = "Columns are the network's own, not fitted"
 
 @dataclass(frozen=True)
 class Automatic:
-    """Localizer without a parameter: a network finds the columns, then all are fitted with the rows' displacements.
+    """Localizer without a parameter: a network finds the columns, their crystal completes them, then all are fitted with
+    the rows' displacements.
 
-    The fit leaves out what does not stand above the noise, and finds more in what it leaves over. Of texture, and of an
-    image of few columns none of which the network is very sure of, those remain that stand out by themselves. Where
+    The fit begins with a column wherever others repeat one, whatever the network saw there. It leaves out what does not
+    stand above the noise, so a vacancy stays one, and finds more in what it leaves over. Of texture, and of an image of
+    few columns none of which the network is very sure of, those remain that stand out by themselves. Where
     there are more than 4,000, or no fit is possible, what the network tells is the answer; `explained` says so,
     and calling warns.
 
