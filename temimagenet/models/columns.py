@@ -25,7 +25,7 @@ _LEAST_SPREAD = 0.01
 _HEARD_CHANCE = 0.03
 """Cells below this have no say."""
 
-LEAST_CHANCE = 0.5
+LEAST_CHANCE = 0.55
 """Columns of a smaller chance are left out unless asked for: in micrographs faint ones are real less often."""
 
 _APART_A = 0.35
