@@ -52,8 +52,11 @@ _VECTORS = 16
 _VOTES = 3
 """Equivalent columns that tell the height of one."""
 
-_AGREED = (4, 0.4)
+_AGREED = (4, 0.55)
 """Columns, and their share of the translations that hold there, that must lead to one place."""
+
+_LEAN = 0.5
+"""Mean of the unit vectors from these: beyond a straight edge of a crystal, where none is, it is 2 / pi."""
 
 _GRID = 0.25
 """Edge of the squares on which places that columns lead to are counted, in the spot's width."""
@@ -136,8 +139,18 @@ class Repeats:
         possible: Array = np.zeros(len(places))
         for vector, support in zip(self.vectors_px, self._support(places), strict=True):
             possible = possible + ((support >= _HOLDS) & _inside(places - vector, self.shape))
+        direction = end - self.xy_px[which]
+        unit = direction / np.maximum(np.hypot(*direction.T), 1e-9)[:, None]
+
+        def lean(place: Array, index: NDArray[np.int64]) -> float:
+            """How much those that lead to a place lie on one side of it, where the image shows the other side, too."""
+            both = index[_inside(place + direction[index], self.shape)]
+            return float(np.hypot(*unit[both].mean(axis=0))) if len(both) >= _AGREED[0] else 0.0
+
+        leans = np.array([lean(place, index) for place, index in zip(places, told, strict=True)])
         most = np.argsort(-count, kind="stable")
-        most = most[count[most] >= np.maximum(_AGREED[0], _AGREED[1] * possible[most])]
+        enough = (count >= np.maximum(_AGREED[0], _AGREED[1] * possible)) & (leans <= _LEAN)
+        most = most[enough[most]]
         most = most[first_of(places[most], self.width_px)]
         return places[most], np.array([np.median(height[told[index]]) for index in most])
 

@@ -164,9 +164,6 @@ _WORTH, _WORTH_SHARE = 3, 0.02
 """Columns, and their share of those that are known, from which what the crystal repeats is worth another fit: a hidden
 sublattice has more, and where so few stand out it may be by chance."""
 
-COMPLETED = 3
-"""Times that what was found is completed as a crystal repeats it, before a fit begins."""
-
 _MISSING = 0.01
 """Share of the columns that must be missing there."""
 
@@ -225,17 +222,15 @@ class ScanAware:
         Raises:
             LocalizeError: the image cannot be used.
         """
-        values = check_image(image, pixel_size_A)
         if self.start is None:
             detected = detect_columns(image, pixel_size_A)
-            xy_px, height, width_px = detected.xy_px, detected.height, detected.width_px
+            xy_px, width_px = detected.xy_px, detected.width_px
         else:
-            started = self.start(values, pixel_size_A)
-            xy_px, height, width_px = started.xy_px, started.intensity, spot_width_px(image, pixel_size_A)
+            xy_px = self.start(check_image(image, pixel_size_A), pixel_size_A).xy_px
+            width_px = spot_width_px(image, pixel_size_A)
         if not len(xy_px) or not np.isfinite(width_px):
             return FoundColumns.none(pixel_size_A)
-        start_px = complete(xy_px, height, width_px, values.shape, COMPLETED).xy_px
-        return fit_scan_aware(image, pixel_size_A, start_px, width_px, search=True).columns
+        return fit_scan_aware(image, pixel_size_A, xy_px, width_px, search=True).columns
 
 
 def fit_scan_aware(

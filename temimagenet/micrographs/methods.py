@@ -25,7 +25,6 @@ from temimagenet.localize import (
 from temimagenet.localize.detect import spot_width_px
 from temimagenet.localize.network import VERY_SURE, has_columns
 from temimagenet.localize.repeats import complete
-from temimagenet.localize.scan_aware import COMPLETED
 from temimagenet.micrographs.doubts import scale_doubts
 from temimagenet.micrographs.read import Micrograph
 from temimagenet.models.zoo import load_network
@@ -40,6 +39,9 @@ _LEAST_CHANCE = 0.35
 
 _REPEATED_CHANCE = 0.2
 """The same where a crystal repeats a column, which needs none at all if enough of the others have this one."""
+
+_COMPLETED = 3
+"""Times that what the network found is completed as a crystal repeats it."""
 
 _SURE = 0.4
 """Chance of columns that stand for themselves, where a fit follows."""
@@ -59,8 +61,8 @@ _UNFITTED = "Columns are the network's own, not fitted"
 
 @dataclass(frozen=True)
 class Automatic:
-    """Localizer without a parameter: a network finds the columns, their crystal completes them, then all are fitted with
-    the rows' displacements.
+    """Localizer without a parameter: a network finds columns, their crystal completes them, and all are fitted with the
+    rows' displacements.
 
     The fit begins with a column wherever others repeat one, whatever the network saw there. It leaves out what does not
     stand above the noise, so a vacancy stays one, and finds more in what it leaves over. Of texture, and of an image of
@@ -134,7 +136,7 @@ class Automatic:
         start_px = sure.xy_px
         enough = len(sure) >= _SURE_ENOUGH and has_columns(chance[chance >= _SURE])
         if enough and (chance >= _LEAST_CHANCE).sum() <= 2 * len(sure):
-            whole = complete(told.xy_px, told.intensity, width_px, image.shape, COMPLETED)
+            whole = complete(told.xy_px, told.intensity, width_px, image.shape, _COMPLETED)
             likely = whole.regular | (chance[whole.source] >= _LEAST_CHANCE)
             if likely.sum() <= MOST_JOINT:
                 start_px = whole.xy_px[likely]
