@@ -180,13 +180,20 @@ class Repeats:
         if len(self.vectors_px) and len(places_px):
             around = _around(KDTree(self.xy_px), places_px, _AROUND)
             for partner, support in zip(self.partner, self._support(places_px), strict=True):
-                known = (partner >= 0)[around]
-                moved = (self.xy_px[partner] - self.xy_px)[around] * known[..., None]
-                there = places_px + moved.sum(axis=1) / np.maximum(known.sum(axis=1), 1)[:, None]
+                known, there = self._carried(places_px, partner, around)
                 tells = (support >= _HOLDS) & known.any(axis=1) & _inside(there, self.shape)
                 ends.append(there[tells])
                 which.append(np.flatnonzero(tells))
         return np.concatenate(ends), np.concatenate(which)
+
+    def _carried(
+        self, places_px: Array, partner: NDArray[np.int64], around: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], Array]:
+        """Which of the columns around places (M, 2) a translation takes to another; where it takes the places, as far
+        as these on average."""
+        known = (partner >= 0)[around]
+        moved = (self.xy_px[partner] - self.xy_px)[around] * known[..., None]
+        return known, places_px + moved.sum(axis=1) / np.maximum(known.sum(axis=1), 1)[:, None]
 
     def at_equivalents(
         self, places_px: Float[Array, "M 2"], height: Float[Array, "M"], left: Callable[[Array], Array]
@@ -209,9 +216,7 @@ class Repeats:
         around = _around(tree, places_px, _AROUND)
         seen, tells = np.zeros((len(self.partner), count)), np.zeros((len(self.partner), count), dtype=np.bool_)
         for number, partner in enumerate(self.partner):
-            known = (partner >= 0)[around]
-            moved = (self.xy_px[partner] - self.xy_px)[around] * known[..., None]
-            there = places_px + moved.sum(axis=1) / np.maximum(known.sum(axis=1), 1)[:, None]
+            known, there = self._carried(places_px, partner, around)
             tells[number] = (known.mean(axis=1) >= _HOLDS) & _inside(there, self.shape)
             away, index = tree.query(there)
             same = (away <= near) & (self.height[index] < _ALIKE * height)

@@ -438,12 +438,10 @@ def _completed(found: _Settled) -> _Settled | None:
 def _likelier(found: _Settled, other: _Settled) -> bool:
     """Whether a fit makes the image likelier than another one, everything weighted as there.
 
-    Of the posterior, the displacements' widths are asked for, too (MacKay, equation 2.9). Each column has the price of
+    Of the posterior, the displacements' widths are asked for, too (MacKay, as above). Each column has the price of
     the least height that would be believed, which is lower if the crystal repeats it.
     """
-    image = other.model.image
-    trust = _trust(other.problem.values - image, image, other.noise, other.width) * _alive(other.problem)
-    weight = trust / _variance(image, other.noise)
+    weight = _weights(other)
 
     def cost(fit: _Settled) -> float:
         xy, live = fit.state.xy[fit.back], fit.sigma > 0.0
@@ -780,6 +778,14 @@ def _without_nothings(
             return found
 
 
+def _weights(found: _Settled) -> Array:
+    """(rows, columns) trust in each pixel over its variance, by a fit."""
+    image = found.model.image
+    trust = _trust(found.problem.values - image, image, found.noise, found.width) * _alive(found.problem)
+    weight: Array = trust / _variance(image, found.noise)
+    return weight
+
+
 def _excess(found: _Settled, fewer: _Settled, wanted: float) -> float:
     """How many times worse the fit without some columns is than it may be: all weights and priors the same, minus the
     logarithm of the posterior grows by half the square of a column's significance, which may be less where the crystal
@@ -790,9 +796,7 @@ def _excess(found: _Settled, fewer: _Settled, wanted: float) -> float:
         return 0.0
     repeated = int(np.isfinite(_repeats(found).expected()[gone]).sum())
     price = 0.5 * (min(_SEEN, wanted) ** 2 * repeated + wanted**2 * (gone.sum() - repeated))
-    image = found.model.image
-    trust = _trust(found.problem.values - image, image, found.noise, found.width) * _alive(found.problem)
-    weight = trust / _variance(image, found.noise)
+    weight = _weights(found)
     costs = [_cost(fit.problem, fit.model, fit.state, weight, found.sigma) for fit in (found, fewer)]
     return float((costs[1] - costs[0]) / price)
 
