@@ -75,7 +75,7 @@ def test_a_visitor_clicks_through_a_site_in_a_folder_with_odd_names(visit, servi
         page.wait_for_url("**/browse.html?material=*")
         page.wait_for_function("/^[1-6] /.test(document.querySelector('#count')?.textContent)")
         page.locator(".tile a").first.click()
-        page.wait_for_url("**/sample.html?id=gr*")
+        page.wait_for_url("**/sample.html?*id=gr*")
         page.wait_for_function("document.querySelector('#image')?.width === 32")
         with page.expect_download() as caught:
             page.get_by_role("link", name="Facts (JSON)").click()
