@@ -300,7 +300,9 @@ def _less(
 
 
 def brightest(tree: KDTree, height: NDArray[np.float64], xy: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
-    """Greatest height of the nearest few columns within a reach of each place."""
+    """Greatest height of the nearest few columns within a reach of each place; 0 where there is none."""
+    if not tree.n:
+        return np.zeros(len(xy))
     count = min(8, tree.n)
     _, index = tree.query(xy, k=count, distance_upper_bound=reach)
     padded = np.append(height, 0.0)

@@ -15,11 +15,8 @@ of shape and background. The matrix is in single precision, like the derivatives
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -68,8 +65,6 @@ _TOGETHER = 32
 _KNOT_PX = 100.0
 _MOST_PIECES = 6
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 
@@ -156,10 +151,8 @@ class Problem:
         anchor, anchor_precision: (K, 2) and (K,) centre and inverse variance of the prior of each column's position.
     """
 
-    def __init__(
-        self, values: Array, start: Array, width: float, reach: float = REACH, pool: Executor | None = None
-    ) -> None:
-        self.values, self.pool = values, pool
+    def __init__(self, values: Array, start: Array, width: float, reach: float = REACH) -> None:
+        self.values = values
         self.empty: NDArray[np.bool_] | None = None
         rows, cols = values.shape
         points = min(cols, 4 + int(np.ceil((cols - 1) / (_SPACING * width))))
@@ -215,10 +208,6 @@ class Problem:
             for first, last in pairwise([*firsts, len(pairs)])
         ]
         return pairs, alike
-
-    def each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterable[Result]:
-        """What `work` makes of each item, in order, on the pool's threads if there is one."""
-        return self.pool.map(work, items) if self.pool else map(work, items)
 
     def at_points(self, image: Array) -> Single:
         """(rows, points) sums over the pixels (rows, columns) that each point has a share in."""
@@ -292,9 +281,8 @@ class Problem:
             slope *= v
             np.multiply(slope, v, out=found[:, 3])
 
-        def draw(number: int) -> Single:
+        def draw(strip: Strip) -> Single:
             """A strip's rows of the image and the fields."""
-            strip = self.strips[number]
             # Few enough to stay in the processor's nearest memory.
             for first in range(strip.first, strip.last, _TOGETHER):
                 fill(slice(first, min(first + _TOGETHER, strip.last)))
@@ -305,8 +293,8 @@ class Problem:
             return drawn
 
         total = np.zeros((fields, rows + 2 * half, points + 2 * wide), dtype=np.float32)
-        for strip, drawn in zip(self.strips, self.each(draw, range(len(self.strips))), strict=True):
-            total[:, strip.rows] += drawn
+        for strip in self.strips:
+            total[:, strip.rows] += draw(strip)
         # To move a row to the right is to move its columns to the left.
         np.negative(total[5:], out=total[5:])
         background = self.by @ state.weights.reshape(self.by.shape[1], -1) @ self.bx.T
@@ -417,10 +405,10 @@ class Equations:
         # Columns by everything, strip by strip.
         framed, numbers = problem.framed(at_points), range(len(problem.strips))
         weighed = np.empty_like(model.columns)
-        parts = list(problem.each(lambda number: self._strip(number, model, framed, weighed), numbers))
+        parts = [self._strip(number, model, framed, weighed) for number in numbers]
         self.reaches, self.solveds, self.sides = ([part[k] for part in parts] for k in range(3))
         own, both = self._pairs(model, weighed)
-        blocks = list(problem.each(lambda number: self._coupled(number, own, both), numbers))
+        blocks = [self._coupled(number, own, both) for number in numbers]
         self.chain = _Chain([diagonal for diagonal, _ in blocks], [upper for _, upper in blocks[:-1]])
         found = self.chain.forward(self.sides)
         self.divided = self.chain.divided(found)
@@ -475,7 +463,7 @@ class Equations:
             right = model.columns[m, :, i0 + dy : i1 + dy, j0 + dx : j1 + dx].reshape(len(k), 3, -1)
             return left @ right.transpose(0, 2, 1)
 
-        both = np.concatenate([np.zeros((0, 3, 3), dtype=np.float32), *problem.each(product, problem.alike)])
+        both = np.concatenate([np.zeros((0, 3, 3), dtype=np.float32), *map(product, problem.alike)])
         return own, both
 
     def _coupled(self, number: int, own: Single, both: Single) -> tuple[Single, Single]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -124,35 +126,35 @@ class Repeats:
         end, which = self.equivalents(self.xy_px)
         if not len(end):
             return np.zeros((0, 2)), np.zeros(0)
-        height, near = self.height[which], SAME * self.width_px
-        votes, places = KDTree(end), self._crowded(end)
+        height, votes, places = self.height[which], KDTree(end), self._crowded(end)
 
-        def led(place: Array) -> NDArray[np.int64]:
-            return np.asarray(votes.query_ball_point(place, near), dtype=np.int64)
+        def led(places: Array) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+            """(M,) how many ends lie at each place; (K,) which place, and which end, of each such pair."""
+            told = cast(list[list[int]], votes.query_ball_point(places, SAME * self.width_px))
+            count = np.fromiter(map(len, told), np.int64, len(places))
+            index = np.fromiter(chain.from_iterable(told), np.int64, int(count.sum()))
+            return count, np.repeat(np.arange(len(places)), count), index
 
         for _ in range(3):
-            told = [led(place) for place in places]
-            pairs = zip(told, places, strict=True)
-            places = np.array([end[index].mean(axis=0) if len(index) else place for index, place in pairs])
-        told = [led(place) for place in places]
-        count = np.array(list(map(len, told)))
+            count, place, index = led(places)
+            places = np.where(count[:, None] > 0, _means(place, end[index], len(places)), places)
+        count, place, index = led(places)
         possible: Array = np.zeros(len(places))
         for vector, support in zip(self.vectors_px, self._support(places), strict=True):
             possible = possible + ((support >= _HOLDS) & _inside(places - vector, self.shape))
-        direction = end - self.xy_px[which]
+        # How much those that lead to a place lie on one side of it, where the image shows the other side, too.
+        direction = (end - self.xy_px[which])[index]
         unit = direction / np.maximum(np.hypot(*direction.T), 1e-9)[:, None]
-
-        def lean(place: Array, index: NDArray[np.int64]) -> float:
-            """How much those that lead to a place lie on one side of it, where the image shows the other side, too."""
-            both = index[_inside(place + direction[index], self.shape)]
-            return float(np.hypot(*unit[both].mean(axis=0))) if len(both) >= _AGREED[0] else 0.0
-
-        leans = np.array([lean(place, index) for place, index in zip(places, told, strict=True)])
+        both = _inside(places[place] + direction, self.shape)
+        leans = np.hypot(*_means(place[both], unit[both], len(places)).T)
+        leans[np.bincount(place[both], minlength=len(places)) < _AGREED[0]] = 0.0
         most = np.argsort(-count, kind="stable")
         enough = (count >= np.maximum(_AGREED[0], _AGREED[1] * possible)) & (leans <= _LEAN)
         most = most[enough[most]]
         most = most[first_of(places[most], self.width_px)]
-        return places[most], np.array([np.median(height[told[index]]) for index in most])
+        first = np.cumsum(count) - count
+        heights = [height[index[first[at] : first[at] + count[at]]] for at in most]
+        return places[most], np.array(list(map(np.median, heights)))
 
     def _crowded(self, end: Array) -> Array:
         """(M, 2) maxima of how many ends there are."""
@@ -286,6 +288,13 @@ def _mean_of(total: Array, count: NDArray[np.int64]) -> Array:
     return mean
 
 
+def _means(group: NDArray[np.int64], values: Array, count: int) -> Array:
+    """(count, 2) means of the values (K, 2) of each group; zero where there are none."""
+    sums = np.stack([np.bincount(group, part, minlength=count) for part in values.T], axis=1)
+    means: Array = sums / np.maximum(np.bincount(group, minlength=count), 1)[:, None]
+    return means
+
+
 def _inside(xy: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """(N,) which places are inside the image."""
     inside: NDArray[np.bool_] = np.all((xy > 0.0) & (xy < np.array(shape[::-1]) - 1.0), axis=1)
@@ -343,6 +352,8 @@ def _like(height: Array, other: Array) -> NDArray[np.bool_]:
 
 def _partners(tree: KDTree, heights: Array, there: Array, height: Array, near: float) -> NDArray[np.int64]:
     """(N,) which of a tree's columns is at each place, of a height like the one wanted; -1 where there is none."""
-    away, index = tree.query(there)
-    partner: NDArray[np.int64] = np.where((away <= near) & _like(heights[index], height), index, -1)
+    # A tree is searched no further than wanted: a fourth of the time.
+    away, index = tree.query(there, distance_upper_bound=near)
+    index = np.minimum(index, tree.n - 1)
+    partner: NDArray[np.int64] = np.where(np.isfinite(away) & _like(heights[index], height), index, -1)
     return partner

@@ -8,13 +8,11 @@ estimated from the image (MacKay, Neural Computation 4 (1992) 415, on the number
 from __future__ import annotations
 
 import math
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import maximum_filter
@@ -74,8 +72,15 @@ _FIRST_REACH = 2.5
 _EMPTY = 0.01
 """Trust in pixels of areas that hold nothing, such as padding."""
 
-_SOON = 12
+_SOON = 4
 """Rounds after which, if noise is not white, what is nothing is left out: many such keep a fit from settling."""
+
+_TIED = 12
+"""Rounds, at most, in which the places that a crystal repeats hold its columns."""
+
+_WANDER = (0.99, 0.95)
+"""Share of the columns that must come to rest before windows are set anew, and where noise is not white: there, what is
+no column wanders."""
 
 _NEAR = 0.5
 """Steps below this share of the spot's width are told from those of a fit that goes astray."""
@@ -157,8 +162,14 @@ _TOO_MANY, _NO_LOSS, _SURELY = 1.4, 1.2, 3.0
 """Times what their standard errors ask for by which a fit without some columns is worse: so that each is tried again,
 so that none of them is missed, so that all of them are there."""
 
-_HALF, _SEEN = 0.5, 2.5
-"""Share of the height of its equivalents, and standard errors, that a column there must have."""
+_SEEN = 2.5
+"""Standard errors of height that a column costs which others repeat, where fits are compared."""
+
+_VACANT, _BARELY = 0.02, 1.2
+"""Share of a crystal's columns that may be missing; standard errors of height that one must have at least."""
+
+_FEW_LEFT = 0.01
+"""Share of the columns that are left for later to be left out, while many more are."""
 
 _WORTH, _WORTH_SHARE = 3, 0.02
 """Columns, and their share of those that are known, from which what the crystal repeats is worth another fit: a hidden
@@ -272,11 +283,11 @@ def fit_scan_aware(
         raise LocalizeError("no columns to start from")
     # By a power of two nothing is rounded.
     scale = 2.0 ** math.floor(math.log2(float(np.abs(values).max())))
-    # On blocks as small as these two threads on one product make it three times as slow; strips have threads.
-    threads = torch.get_num_threads()
-    with single_threaded(), ThreadPoolExecutor(threads) as pool:
-        fit = _fit(values / scale, start, width_px, pixel_size_A, pool if threads > 1 else None, search)
-    found = fit.columns.select(fit.columns.flags & Flag.FAINT == 0) if search else repeated(fit.columns, owner)
+    # On blocks as small as these two threads on one product make it three times as slow, and threads for pieces of the
+    # image wait for each other as long as they work.
+    with single_threaded():
+        fit = _fit(values / scale, start, width_px, pixel_size_A, search)
+    found = fit.columns if search else repeated(fit.columns, owner)
     columns = replace(found, intensity=found.intensity * scale, intensity_sigma=found.intensity_sigma * scale)
     noise = (fit.noise[0] * scale**2, fit.noise[1] * scale)
     return replace(fit, columns=columns, background=fit.background * scale, model=fit.model * scale, noise=noise)
@@ -327,15 +338,10 @@ class _Settled:
 
     def _left(self, part: tuple[slice, ...]) -> Leftovers:
         """What is left over of a part of the image."""
-        model = self.model.image[part]
-        residual = (self.problem.values[part] - model) / np.sqrt(_variance(model, self.noise))
-        empty = self.problem.empty
-        return Leftovers.of(residual, self.width, None if empty is None else empty[part])
+        return _left_over(self.problem, self.model, self.noise, self.width, part)
 
 
-def _fit(
-    values: Array, start: Array, width: float, pixel_size_A: float, pool: Executor | None, search: bool
-) -> ScanFit:
+def _fit(values: Array, start: Array, width: float, pixel_size_A: float, search: bool) -> ScanFit:
     """The fit, once everything was checked."""
     # Windows that cut the spots' tails off do to begin with, until columns beyond the edge have found their places.
     empty = empty_areas(values)
@@ -343,15 +349,14 @@ def _fit(
         column, row = np.rint(start).astype(np.int64).T
         outside = ~empty[row.clip(0, len(values) - 1), column.clip(0, values.shape[1] - 1)]
         start = start[outside] if outside.any() else start
-    problem = Problem(values, start, width, _FIRST_REACH, pool)
+    problem = Problem(values, start, width, _FIRST_REACH)
     problem.empty = empty
     state, sigma = _first_state(problem, start, width), np.full(2, 0.25 * width)
-    found = _settle(start, problem, state, sigma, width, whole=False, most=_SOON if search else _ROUNDS, held=search)
-    if search and found.rounds == _SOON:
-        if found.leftovers.spread > _NOT_WHITE[0]:
-            with suppress(LocalizeError):
-                found = _without_nothings(found, least=1.4)
-        found = _settle(found.start, found.problem, found.state, found.sigma, found.width, whole=found.whole, held=True)
+    found = _settle(start, problem, state, sigma, width, whole=False, held=search, early=search)
+    if search and not found.whole and _looseness(found.leftovers) > 1.0:
+        with suppress(LocalizeError):
+            found = _without_nothings(found, least=1.4, enough=_FEW_LEFT)
+    known = len(found.start)
     if search:
         found = _released(found)
     for _ in range(_SEARCHES):
@@ -359,9 +364,29 @@ def _fit(
         if replaced is None:
             break
         found = _settle(found.start, found.problem, replaced, found.sigma, found.width, whole=True)
-    if search:
-        found = _searched(found)
-    return _result(found, pixel_size_A)
+    if not search:
+        return _result(found, pixel_size_A)
+    found = _searched(found, len(found.start) - known)
+    fit = _result(found, pixel_size_A)
+    faint = fit.columns.flags & Flag.FAINT > 0
+    if faint.any():
+        # What a crystal repeats stays, however faint.
+        faint &= np.isnan(_repeats(found).expected())
+    return replace(fit, columns=fit.columns.select(~faint))
+
+
+def _left_over(
+    problem: Problem, model: Model, noise: tuple[float, float], width: float, part: tuple[slice, ...]
+) -> Leftovers:
+    """What a model leaves over of a part of the image."""
+    image, empty = model.image[part], problem.empty
+    residual = (problem.values[part] - image) / np.sqrt(_variance(image, noise))
+    return Leftovers.of(residual, width, None if empty is None else empty[part])
+
+
+def _looseness(left: Leftovers) -> float:
+    """How many times the errors of white noise errors are; 1 where noise is nearly white."""
+    return left.spread if left.spread > _NOT_WHITE[0] else 1.0
 
 
 def _released(found: _Settled) -> _Settled:
@@ -376,10 +401,16 @@ def _released(found: _Settled) -> _Settled:
     return _settle(found.start, found.problem, found.state, found.sigma, found.width, whole=found.whole)
 
 
-def _searched(found: _Settled) -> _Settled:
-    """The fit with the columns that it left over, and without those that do not stand above the noise."""
+def _searched(found: _Settled, more_before: int) -> _Settled:
+    """The fit with the columns that it left over, and without those that do not stand above the noise.
+
+    Args:
+        found: the fit.
+        more_before: columns that were found last; where noise is not white and these were few, no more are looked for.
+    """
     known, fit = len(found.start), found
-    for number in range(_SEARCHES if known >= _ENOUGH_KNOWN else 0):
+    known_all = _looseness(found.leftovers) > 1.0 and more_before < _WORTH_SHARE * known
+    for number in range(_SEARCHES if known >= _ENOUGH_KNOWN and not known_all else 0):
         more, height = _hidden(fit)
         # Of many columns a few more are not worth yet another fit.
         if not len(more) or (number and len(more) < _WORTH_SHARE * len(fit.start)):
@@ -428,7 +459,7 @@ def _completed(found: _Settled) -> _Settled | None:
     problem.anchor_precision[at] = tight
     xy = state.xy.copy()
     xy[at] = problem.anchor[at]
-    new = _settle(start, problem, replace(state, xy=xy), found.sigma, width, whole=True, most=_SOON)
+    new = _settle(start, problem, replace(state, xy=xy), found.sigma, width, whole=True, most=_TIED)
     new.problem.anchor_precision[new.problem.anchor_precision == tight] = free
     new = _settle(start, new.problem, new.state, new.sigma, new.width, whole=True)
     start[len(known) :] = new.state.xy[new.back][len(known) :]
@@ -464,6 +495,8 @@ def _settle(
     whole: bool,
     most: int = _ROUNDS,
     held: bool = False,
+    loose: float = 1.0,
+    early: bool = False,
 ) -> _Settled:
     """Gauss-Newton steps from a state until columns and the displacements' width rest.
 
@@ -475,6 +508,8 @@ def _settle(
         whole: whether windows are whole and columns beyond the edge were looked for.
         most: rounds at most.
         held: whether the displacements' width stays: rows that cross hidden columns alone would widen it.
+        loose: how many times the errors of white noise errors are known to be; found out near the end.
+        early: whether to end, from `_SOON` rounds on, where noise is not white and columns wander.
     """
     values = problem.values
     model = problem.look(state)
@@ -485,6 +520,7 @@ def _settle(
     crowded = whole
     last = np.full(len(state.xy), np.inf)
     damping, change, rounds = _DAMPING, 1.0, 0
+    middle = middle_of(values.shape)
     while rounds < most:
         report("fit", rounds, most)
         rounds += 1
@@ -505,7 +541,7 @@ def _settle(
                 last = np.abs(step.columns[:, :2]).max(axis=1)
                 # One column in a hundred may wander without keeping the others from their end.
                 told = problem.order < len(start)
-                moved = float(np.quantile(last[told], 0.99, method="lower"))
+                moved = float(np.quantile(last[told], _WANDER[loose > 1.0], method="lower"))
                 fitted = float((trial.shape[0] * trial.shape[2] - trial.shape[1] ** 2) ** -0.25)
                 odd = not 0.87 < fitted / width < 1.15 and 0.3 <= fitted < 0.5 * min(values.shape)
                 again = moved < _NEAR * fitted and (odd or not whole)
@@ -518,6 +554,10 @@ def _settle(
         if step is None or equations is None:
             break
         state, model = trial, new
+        wanders = early and not again and rounds >= _SOON
+        if wanders and _looseness(_left_over(problem, model, noise, width, middle)) > 1.0:
+            with suppress(LocalizeError):
+                return _rest(start, problem, state, model, trust, sigma, width, last, rounds, whole=whole)
         if again:
             # Windows fit the spots that were found, not those that were expected.
             width = fitted if odd else width
@@ -535,19 +575,40 @@ def _settle(
             if error is None:
                 rough = equations.covariance()
                 known = np.maximum(1.0 / rough.rows - equations.precision, 0.0)
-                error = np.sqrt(rough.columns.diagonal(axis1=1, axis2=2)[:, :2].max(axis=1))
+                loose = _looseness(_left_over(problem, model, noise, width, middle))
+                error = loose * np.sqrt(rough.columns.diagonal(axis1=1, axis2=2)[:, :2].max(axis=1))
             sigma, change = (sigma, 0.0) if held else _prior(state.shift, known, sigma)
             if (state.shift[:, sigma == 0.0] != 0.0).any():
                 state = replace(state, shift=state.shift * (sigma > 0.0))
                 model, equations, error = problem.look(state), None, None
-            elif change <= 0.01 and np.quantile((last / error)[told], 0.95, method="lower") <= _STEP:
+            elif change <= 0.01 * loose and np.quantile((last / error)[told], 0.95, method="lower") <= _STEP:
                 break
             elif change > 0.2:
                 equations, error = None, None
-    # Once more from here, for the last weights and the covariance.
-    noise = _noise(values, model.image, trust)
-    trust = _trust(values - model.image, model.image, noise, width)
-    trust *= alive
+    return _rest(start, problem, state, model, trust, sigma, width, last, rounds, whole=whole)
+
+
+def _rest(
+    start: Array,
+    problem: Problem,
+    state: State,
+    model: Model,
+    trust: Single,
+    sigma: Array,
+    width: float,
+    last: Array,
+    rounds: int,
+    *,
+    whole: bool,
+) -> _Settled:
+    """A last step from where a fit came to rest, for the last weights and the covariance.
+
+    Raises:
+        LocalizeError: the columns cannot be told apart.
+    """
+    noise = _noise(problem.values, model.image, trust)
+    trust = _trust(problem.values - model.image, model.image, noise, width)
+    trust *= _alive(problem)
     weight = trust / _variance(model.image, noise)
     equations, covariance = _final(problem, model, state, weight, sigma)
     step = equations.step(model, state, weight, sigma)
@@ -635,6 +696,23 @@ def _high(found: _Settled, places: Array, height: Array, least: float) -> NDArra
     return high
 
 
+def _as_repeated(height: Array, expected: Array, error: Array) -> NDArray[np.bool_]:
+    """Which heights are likelier those of a column as high as its equivalents than of a vacancy, by Bayes' theorem.
+
+    Half of what is expected is as likely either way; of faint ones less is enough, since vacancies are rare.
+    """
+    least = 0.5 * expected - error**2 * np.log(1.0 / _VACANT - 1.0) / np.maximum(expected, 1e-300)
+    likelier: NDArray[np.bool_] = (height > least) & (height > _BARELY * error)
+    return likelier
+
+
+def _beside(found: _Settled) -> Array:
+    """(N,) the height of the highest column beside each start that lies on the image: of others little is known."""
+    xy, height = found.state.xy[found.back], found.state.height[found.back]
+    inside = ~_at_edge(xy, found.model.image.shape, 0.0)
+    return brightest(KDTree(xy[inside]), height[inside], xy, 6.0 * found.width)
+
+
 def _repeated(found: _Settled, places: Array, sure: Array) -> tuple[Array, Array]:
     """Places (N, 2) and heights of columns that are not sure by themselves, but that the crystal repeats.
 
@@ -680,7 +758,7 @@ def _repeated(found: _Settled, places: Array, sure: Array) -> tuple[Array, Array
         return moved, expected
     height, deviation, spread = _heights(found, np.concatenate([sure, moved]))
     height, deviation = height[len(sure) :], deviation[len(sure) :]
-    seen = (height > _HALF * expected) & (height > _SEEN * spread * deviation)
+    seen = _as_repeated(height, expected, spread * deviation)
     seen &= _high(found, moved, height, _FAINTEST)
     if seen.sum() < max(_WORTH, _WORTH_SHARE * len(found.start)):
         seen[:] = False
@@ -711,14 +789,21 @@ def _with_more(found: _Settled, more: Array, height: Array) -> _Settled:
     count = len(found.start)
     start = np.concatenate([found.start, more])
     problem, state = _changed(found, np.ones(count, dtype=bool), more, height)
-    new = _settle(start, problem, state, found.sigma, found.width, whole=True)
+    loose = _looseness(found.leftovers)
+    new = _settle(start, problem, state, found.sigma, found.width, whole=True, loose=loose)
     # A column that had no start has not strayed from it.
     start[count:] = new.state.xy[new.back][count:]
     return _without_nothings(replace(new, start=start), first=count)
 
 
 def _without_nothings(
-    found: _Settled, least: float = _LEAST, first: int = 0, *, last: bool = False, careful: bool = False
+    found: _Settled,
+    least: float = _LEAST,
+    first: int = 0,
+    *,
+    last: bool = False,
+    careful: bool = False,
+    enough: float = 0.0,
 ) -> _Settled:
     """The fit without columns, from some place on, whose height is less than so many standard errors.
 
@@ -733,6 +818,7 @@ def _without_nothings(
         last: whether errors are by all that is left over, where noise is not white.
         careful: whether each group left out is looked back at, and tried again in halves where the fit got worse than
             it may; otherwise only the whole is, at the end.
+        enough: share of the columns which stays if it is all that is to be left out.
 
     Raises:
         LocalizeError: the columns cannot be told apart.
@@ -748,12 +834,17 @@ def _without_nothings(
         faint = np.flatnonzero(~believed & (significance < wanted))
         if white and len(faint):
             expected = _repeats(found).expected()[faint]
-            faint = faint[~((height[faint] > _HALF * expected) & (significance[faint] > _SEEN))]
+            faint = faint[~_as_repeated(height[faint], expected, spread * np.sqrt(variance[faint]))]
+        elif last and not white:
+            # What smoothed noise is like: faint beside columns, and repeated by none.
+            low = ~believed & (height < _NOT_WHITE[1] * _beside(found))
+            if low.any():
+                faint = np.union1d(faint, np.flatnonzero(low & np.isnan(_repeats(found).expected())))
         # Where two are too many, one may be right, unless all are much alike.
         faint = faint[np.argsort(significance[faint])]
         if white or np.median(significance) > _CLEAR * wanted:
             faint = faint[first_of(found.state.xy[back][faint], _BESIDE * found.width)]
-        if len(faint) == len(back):
+        if len(faint) == len(back) or 0 < len(faint) <= enough * len(back):
             return found
         # Beside areas that hold nothing, columns take up what is cut off there.
         sound = white and found.problem.empty is None
@@ -766,7 +857,9 @@ def _without_nothings(
             kept = np.ones(len(back), dtype=bool)
             kept[group] = False
             problem, state = _changed(found, kept, np.zeros((0, 2)), np.zeros(0))
-            fewer = _settle(found.start[kept], problem, state, found.sigma, found.width, whole=found.whole)
+            fewer = _settle(
+                found.start[kept], problem, state, found.sigma, found.width, whole=found.whole, loose=_looseness(left)
+            )
             worse = _excess(found, fewer, wanted) if careful and white else 0.0
             if worse <= _NO_LOSS:
                 found, believed = fewer, believed[kept]
@@ -814,7 +907,7 @@ def _changed(found: _Settled, kept: NDArray[np.bool_], more: Array, height: Arra
         return np.concatenate([known[told], new, known[beyond]])
 
     xy = joined(state.xy, more)
-    problem = Problem(old.values, xy, found.width, REACH, old.pool)
+    problem = Problem(old.values, xy, found.width, REACH)
     problem.empty = old.empty
     problem.anchor = joined(old.anchor, more)[problem.order]
     free = np.full(len(more), (ANCHOR * found.width) ** -2)
@@ -888,7 +981,7 @@ def _rebuilt(problem: Problem, state: State, width: float, reach: float, more: A
     """
     xy = np.concatenate([state.xy, more])
     height = np.concatenate([state.height, np.full(len(more), np.median(state.height))])
-    new = Problem(problem.values, xy, width, reach, problem.pool)
+    new = Problem(problem.values, xy, width, reach)
     new.empty = problem.empty
     moved = replace(state, xy=xy[new.order], height=height[new.order])
     precision = np.full(len(more), (_ANCHOR_BEYOND * width) ** -2)
