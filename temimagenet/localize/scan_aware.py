@@ -162,11 +162,11 @@ _TOO_MANY, _NO_LOSS, _SURELY = 1.4, 1.2, 3.0
 """Times what their standard errors ask for by which a fit without some columns is worse: so that each is tried again,
 so that none of them is missed, so that all of them are there."""
 
-_SEEN = 2.5
-"""Standard errors of height that a column costs which others repeat, where fits are compared."""
+_HALF, _SEEN = 0.5, 2.5
+"""Share of the height of its equivalents, and standard errors, that a column must have to be added there."""
 
 _VACANT, _BARELY = 0.02, 1.2
-"""Share of a crystal's columns that may be missing; standard errors of height that one must have at least."""
+"""Share of a crystal's columns that may be missing; standard errors of height from which one that was found stays."""
 
 _FEW_LEFT = 0.01
 """Share of the columns that are left for later to be left out, while many more are."""
@@ -758,7 +758,7 @@ def _repeated(found: _Settled, places: Array, sure: Array) -> tuple[Array, Array
         return moved, expected
     height, deviation, spread = _heights(found, np.concatenate([sure, moved]))
     height, deviation = height[len(sure) :], deviation[len(sure) :]
-    seen = _as_repeated(height, expected, spread * deviation)
+    seen = (height > _HALF * expected) & (height > _SEEN * spread * deviation)
     seen &= _high(found, moved, height, _FAINTEST)
     if seen.sum() < max(_WORTH, _WORTH_SHARE * len(found.start)):
         seen[:] = False
