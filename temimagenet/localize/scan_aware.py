@@ -368,11 +368,12 @@ def _fit(values: Array, start: Array, width: float, pixel_size_A: float, search:
         return _result(found, pixel_size_A)
     found = _searched(found, len(found.start) - known)
     fit = _result(found, pixel_size_A)
-    faint = fit.columns.flags & Flag.FAINT > 0
+    told = fit.columns
+    faint = told.flags & Flag.FAINT > 0
     if faint.any():
-        # What a crystal repeats stays, however faint.
-        faint &= np.isnan(_repeats(found).expected())
-    return replace(fit, columns=fit.columns.select(~faint))
+        # What a crystal repeats stays, flagged.
+        faint &= np.isnan(_repeats(found).expected()) | (told.intensity < _BARELY * told.intensity_sigma)
+    return replace(fit, columns=told.select(~faint))
 
 
 def _left_over(
@@ -830,11 +831,12 @@ def _without_nothings(
         white = left.spread < _NOT_WHITE[0]
         wanted = least * (1.0 if white else _NOT_WHITE[2] / _LEAST)
         spread = left.misfit if last and not white else left.spread
-        significance = height / (spread * np.sqrt(np.maximum(variance, 1e-300)))
+        error = spread * np.sqrt(np.maximum(variance, 1e-300))
+        significance = height / error
         faint = np.flatnonzero(~believed & (significance < wanted))
         if white and len(faint):
             expected = _repeats(found).expected()[faint]
-            faint = faint[~_as_repeated(height[faint], expected, spread * np.sqrt(variance[faint]))]
+            faint = faint[~_as_repeated(height[faint], expected, error[faint])]
         elif last and not white:
             # What smoothed noise is like: faint beside columns, and repeated by none.
             low = ~believed & (height < _NOT_WHITE[1] * _beside(found))

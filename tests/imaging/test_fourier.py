@@ -60,16 +60,16 @@ def test_series_equals_a_direct_sum_of_point_spread_functions(name, zone, condit
     # Source blur makes the PSF's far tails smooth, so the direct sum converges; rotation, offset and jitter included.
     specimen, optics = crystal(name, zone), replace(CONDITIONS[condition], source_size_A=1.6)
     rng = np.random.default_rng(0)
-    shifts = rng.normal(scale=0.3, size=(6, 2))
-    scan = Scan((6, 5), 0.37, 30.0, (1.3, -0.7), shifts)
+    shifts = rng.normal(scale=0.3, size=(4, 2))
+    scan = Scan((4, 3), 0.37, 30.0, (1.3, -0.7), shifts)
     image = evaluate(fourier_image(specimen, optics, DETECTOR), scan)
     c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
     places = []
-    for i in range(6):
-        for j in range(5):
+    for i in range(4):
+        for j in range(3):
             x, y = 0.37 * j + shifts[i, 0], 0.37 * i + shifts[i, 1]
             places.append((c * x - s * y + 1.3, s * x + c * y - 0.7))
-    expected = poisson_summed(specimen, optics, np.array(places)).reshape(6, 5)
+    expected = poisson_summed(specimen, optics, np.array(places)).reshape(4, 3)
     assert np.abs(image.numpy() - expected).max() < 1e-5 * expected.max()
 
 
