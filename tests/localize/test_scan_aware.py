@@ -46,6 +46,27 @@ def _image(xy, size, rng, sigma=0.0, height=40.0, level=5.0):
     return rng.poisson(expected).astype(float), shift
 
 
+def test_faint_columns_that_a_crystal_repeats_stay_and_vacancies_stay_vacant():
+    """Faint columns of six standard errors between bright ones: noise puts one in twenty below 4.3 of them."""
+    rng, size = np.random.default_rng(1), 260
+    bright = _lattice(size, step=(28.0, 32.0))
+    faint = bright + 14.0 * np.array([np.cos(np.deg2rad(13.0)), np.sin(np.deg2rad(13.0))])
+    faint = faint[((faint > 9) & (faint < size - 10)).all(axis=1)]
+    xy, height = np.concatenate([bright, faint]), np.repeat([40.0, 3.0], [len(bright), len(faint)])
+    vacant = np.concatenate(
+        [rng.choice(len(bright), 3, replace=False), len(bright) + rng.choice(len(faint), 8, replace=False)]
+    )
+    height[vacant] = 0.0
+    image, _ = _image(xy, size, rng, sigma=0.5, height=height)
+    found = fit_scan_aware(image, 0.1, xy, WIDTH, search=True).columns
+    there = KDTree(found.xy_px).query(xy)[0] < 1.2 * WIDTH
+    inner = ((xy > 20) & (xy < size - 21)).all(axis=1)
+    assert there[inner & (height > 0.0)].mean() > 0.99
+    assert not there[vacant].any()
+    significance = (found.intensity / found.intensity_sigma)[KDTree(found.xy_px).query(xy[height == 3.0])[1]]
+    assert 5.0 < np.median(significance) < 8.0
+
+
 def test_the_sparse_equations_are_those_of_dense_algebra():
     """Step and covariances against a Jacobian by finite differences and a dense inverse."""
     rng = np.random.default_rng(1)

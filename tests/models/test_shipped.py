@@ -107,5 +107,5 @@ def test_a_smoothed_micrograph_is_located() -> None:
     columns = choose_method("auto")(image, 0.13)
     found = columns.xy_px[columns.sound]
     inner = [points[((points > 9) & (points < 502)).all(axis=1)] for points in (true, found)]
-    assert (KDTree(found).query(inner[0])[0] > 3.5).sum() < 35
-    assert (KDTree(true).query(inner[1])[0] > 3.5).sum() < 30
+    assert (KDTree(found).query(inner[0])[0] > 5.0).sum() <= 2
+    assert (KDTree(true).query(inner[1])[0] > 5.0).sum() <= 2
