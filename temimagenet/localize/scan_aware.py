@@ -824,24 +824,23 @@ def _without_nothings(
     Raises:
         LocalizeError: the columns cannot be told apart.
     """
-    believed, whole = np.arange(len(found.start)) < first, found
+    believed, whole, spread = np.arange(len(found.start)) < first, found, math.inf
     while True:
         back, left = found.back, found.leftovers
         height, variance = found.state.height[back], found.covariance.columns[back, 2, 2]
         white = left.spread < _NOT_WHITE[0]
         wanted = least * (1.0 if white else _NOT_WHITE[2] / _LEAST)
-        spread = left.misfit if last and not white else left.spread
+        # What was left out is left over: where noise is not white it would pass for noise, and all else follow.
+        spread = left.spread if white else min(spread, left.misfit if last else left.spread)
         error = spread * np.sqrt(np.maximum(variance, 1e-300))
         significance = height / error
         faint = np.flatnonzero(~believed & (significance < wanted))
-        if white and len(faint):
-            expected = _repeats(found).expected()[faint]
-            faint = faint[~_as_repeated(height[faint], expected, error[faint])]
-        elif last and not white:
-            # What smoothed noise is like: faint beside columns, and repeated by none.
-            low = ~believed & (height < _NOT_WHITE[1] * _beside(found))
-            if low.any():
-                faint = np.union1d(faint, np.flatnonzero(low & np.isnan(_repeats(found).expected())))
+        # What smoothed noise is like: faint beside columns, and repeated by none.
+        low = ~believed & (height < _NOT_WHITE[1] * _beside(found)) if last and not white else np.zeros_like(believed)
+        if (white or last) and (len(faint) or low.any()):
+            expected = _repeats(found).expected()
+            faint = faint[~_as_repeated(height[faint], expected[faint], error[faint])]
+            faint = np.union1d(faint, np.flatnonzero(low & np.isnan(expected)))
         # Where two are too many, one may be right, unless all are much alike.
         faint = faint[np.argsort(significance[faint])]
         if white or np.median(significance) > _CLEAR * wanted:
