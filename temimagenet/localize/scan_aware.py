@@ -168,6 +168,9 @@ _HALF, _SEEN = 0.5, 2.5
 _VACANT, _BARELY = 0.02, 1.2
 """Share of a crystal's columns that may be missing; standard errors of height from which one that was found stays."""
 
+_LOOSEST = 6.0
+"""Times the errors of white noise, at most, by which a fit comes to rest."""
+
 _FEW_LEFT = 0.01
 """Share of the columns that are left for later to be left out, while many more are."""
 
@@ -386,16 +389,19 @@ def _left_over(
 
 
 def _looseness(left: Leftovers) -> float:
-    """How many times the errors of white noise errors are; 1 where noise is nearly white."""
-    return left.spread if left.spread > _NOT_WHITE[0] else 1.0
+    """How many times the errors of white noise errors are, for a fit to rest; 1 where noise is nearly white.
+
+    What a fit that has not come to rest leaves over is not all noise.
+    """
+    return min(left.spread, _LOOSEST) if left.spread > _NOT_WHITE[0] else 1.0
 
 
 def _released(found: _Settled) -> _Settled:
     """The fit whose displacements are as wide as they come out, with the columns that it left over till then."""
     known = len(found.start)
     if known >= _ENOUGH_KNOWN:
-        more, height = _hidden(found)
         with suppress(LocalizeError):
+            more, height = _hidden(found)
             fit = _with_more(found, more, height) if len(more) else found
             if known < len(fit.start) <= (known * _MOST_MORE if known < _MANY else math.inf):
                 return fit
@@ -412,12 +418,12 @@ def _searched(found: _Settled, more_before: int) -> _Settled:
     known, fit = len(found.start), found
     known_all = _looseness(found.leftovers) > 1.0 and more_before < _WORTH_SHARE * known
     for number in range(_SEARCHES if known >= _ENOUGH_KNOWN and not known_all else 0):
-        more, height = _hidden(fit)
-        # Of many columns a few more are not worth yet another fit.
-        if not len(more) or (number and len(more) < _WORTH_SHARE * len(fit.start)):
-            break
         before = len(fit.start)
         try:
+            more, height = _hidden(fit)
+            # Of many columns a few more are not worth yet another fit.
+            if not len(more) or (number and len(more) < _WORTH_SHARE * before):
+                break
             fit = _with_more(fit, more, height)
         except LocalizeError:
             break
