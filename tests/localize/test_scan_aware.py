@@ -394,6 +394,22 @@ def test_smoothed_noise_is_no_column_and_widens_the_errors():
     assert 0.7 < np.concatenate(z).std() < 1.4
 
 
+def test_columns_in_smoothed_noise_do_not_follow_each_other_out():
+    """Noise of a tenth of a column's height after smoothing: what is left out of some must not pass for noise of others."""
+    rng, size = np.random.default_rng(3), 220
+    xy = _lattice(size, step=(26.0, 30.0))
+    vacant = rng.choice(len(xy), 4, replace=False)
+    axis, image = np.arange(size), np.zeros((size, size))
+    for x, y in np.delete(xy, vacant, axis=0):
+        image += np.exp(-0.5 * ((axis - x) ** 2 + (axis - y)[:, None] ** 2) / WIDTH**2)
+    noise = ndimage.gaussian_filter(rng.normal(size=image.shape), 2.0)
+    found = fit_scan_aware(image + 0.1 * noise / noise.std(), 0.1, xy, WIDTH, search=True).columns
+    there = KDTree(found.xy_px).query(xy)[0] < WIDTH
+    assert np.delete(there, vacant).mean() > 0.97
+    assert not there[vacant].any()
+    assert len(found) <= len(xy)
+
+
 def test_rows_that_settle_on_the_wrong_side_of_their_columns_are_found():
     """Scan noise of 0.3 A, two thirds of the spot's width: no row is left that fits far worse than noise would."""
     truth = next(iter(case_images("pt110-scan-0.30A", [3], bounds=False)))
