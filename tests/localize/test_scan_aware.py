@@ -395,7 +395,7 @@ def test_smoothed_noise_is_no_column_and_widens_the_errors():
 
 
 def test_columns_in_smoothed_noise_do_not_follow_each_other_out():
-    """Noise of a tenth of a column's height after smoothing: what is left out of some must not pass for noise of others."""
+    """Noise of a tenth of a column's height once it is smoothed: what was left out must not pass for noise."""
     rng, size = np.random.default_rng(3), 220
     xy = _lattice(size, step=(26.0, 30.0))
     vacant = rng.choice(len(xy), 4, replace=False)
