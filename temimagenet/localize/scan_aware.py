@@ -168,6 +168,9 @@ _HALF, _SEEN = 0.5, 2.5
 _VACANT, _BARELY = 0.02, 1.2
 """Share of a crystal's columns that may be missing; standard errors of height from which one that was found stays."""
 
+_CRYSTAL = 0.5
+"""Share of the columns that others must repeat for an image to be of a crystal: of smoothed noise alone few are."""
+
 _LOOSEST = 6.0
 """Times the errors of white noise, at most, by which a fit comes to rest."""
 
@@ -831,13 +834,17 @@ def _without_nothings(
         LocalizeError: the columns cannot be told apart.
     """
     believed, whole, spread = np.arange(len(found.start)) < first, found, math.inf
+    crystal: bool | None = None
     while True:
         back, left = found.back, found.leftovers
         height, variance = found.state.height[back], found.covariance.columns[back, 2, 2]
         white = left.spread < _NOT_WHITE[0]
         wanted = least * (1.0 if white else _NOT_WHITE[2] / _LEAST)
-        # What was left out is left over: where noise is not white it would pass for noise, and all else follow.
-        spread = left.spread if white else min(spread, left.misfit if last else left.spread)
+        now = left.misfit if last and not white else left.spread
+        if not white and crystal is None:
+            crystal = float(np.isfinite(_repeats(found).expected()).mean()) >= _CRYSTAL
+        # What was left out of a crystal is left over: it would pass for noise that is not white, and all else follow.
+        spread = min(spread, now) if crystal and not white else now
         error = spread * np.sqrt(np.maximum(variance, 1e-300))
         significance = height / error
         faint = np.flatnonzero(~believed & (significance < wanted))
