@@ -68,7 +68,7 @@ class StrainMap:
         """Maps of the four quantities; columns of the reference are ringed."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(11.0, 9.0), layout="constrained")
+        figure = Figure(figsize=(11.0, 9.0), layout="compressed")
         xy = 0.1 * self.pixel_size_A * self.xy_px
         for axes, (label, values) in zip(figure.subplots(2, 2).flat, self.shown.items(), strict=True):
             most = colour_limit(values)

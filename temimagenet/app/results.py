@@ -55,7 +55,7 @@ def save_results(
     """
     unknown = [word for word in (*kinds, *formats) if word not in KINDS and word not in FORMATS]
     if unknown:
-        raise AppError(f"{', '.join(unknown)}: expected of {', '.join([*KINDS, *FORMATS])}")
+        raise AppError(f"{', '.join(unknown)}: expected some of {', '.join([*KINDS, *FORMATS])}")
     micrograph, columns = session.micrograph, session.columns
     facts: dict[str, Any] = {
         "image": micrograph.path.name, "signal": micrograph.title, "pixel_size_A": micrograph.pixel_size_A,

@@ -28,6 +28,7 @@ __all__ = [
     "Analysis",
     "analyse_columns",
     "analysis_files",
+    "check_region",
     "parse_region",
     "strain_files",
     "strain_notes",
@@ -178,3 +179,13 @@ def parse_region(text: str) -> tuple[float, float, float, float] | None:
     if not (left < right and top < bottom and np.isfinite([left, top, right, bottom]).all()):
         raise MicrographError(f"reference {text!r}: expected left,top,right,bottom in pixels, with room between them")
     return left, top, right, bottom
+
+
+def check_region(region_px: tuple[float, float, float, float] | None, shape: tuple[int, ...]) -> None:
+    """Raise MicrographError unless a region (left, top, right, bottom) meets an image of a shape (rows, columns)."""
+    if region_px is None:
+        return
+    left, top, right, bottom = region_px
+    if right < 0.0 or bottom < 0.0 or left > shape[1] - 1 or top > shape[0] - 1:
+        edges = ",".join(f"{edge:g}" for edge in region_px)
+        raise MicrographError(f"reference {edges}: outside the image, {shape[1]} pixels wide and {shape[0]} high")

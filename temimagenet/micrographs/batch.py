@@ -224,7 +224,7 @@ def locate(localizer: Localizer, formats: Sequence[str], *, pictures: bool = Tru
     """
     unknown = [form for form in formats if form not in FORMATS]
     if unknown:
-        raise MicrographError(f"format {', '.join(unknown)}: expected of {', '.join(FORMATS)}")
+        raise MicrographError(f"format {', '.join(unknown)}: expected some of {', '.join(FORMATS)}")
 
     def job(micrograph: Micrograph) -> Done:
         found = find(localizer, micrograph)
@@ -254,9 +254,10 @@ def strain(localizer: Localizer, reference_px: tuple[float, float, float, float]
         reference_px: left, top, right and bottom of the unstrained region in pixels; the whole image where None.
     """
     from temimagenet.analysis import measure_strain
-    from temimagenet.micrographs.analyses import strain_files, strain_notes, tell_strain
+    from temimagenet.micrographs.analyses import check_region, strain_files, strain_notes, tell_strain
 
     def job(micrograph: Micrograph) -> Done:
+        check_region(reference_px, micrograph.image.shape)
         found = find(localizer, micrograph)
         measured = _or_doubt(found, lambda: measure_strain(found.columns, reference_px))
         told = {**tell_columns(found.columns), **tell_strain(measured), "method": found.method}
@@ -314,7 +315,7 @@ def enhance(model: str, maps: Sequence[str], device: str) -> Job:
     missing = [name for name in wanted if name not in network.network.maps]
     if missing:
         known = ", ".join([*TASKS, *(name for name in network.network.maps if name not in TASKS.values())])
-        raise ModelError(f"maps {', '.join(missing)}: expected of {known}")
+        raise ModelError(f"maps {', '.join(missing)}: expected some of {known}")
 
     def job(micrograph: Micrograph) -> Done:
         size = micrograph.calibrated()

@@ -20,6 +20,8 @@ __all__ = ["colours", "overlay_png", "overlay_svg", "png", "scale_bar", "tiff", 
 Array: TypeAlias = 'Float[NDArray[np.floating], "rows columns"]'
 
 _SOUND, _DOUBTFUL = "#19d3f3", "#ff5c5c"
+_SHADE = 0.5
+"""How dark it is behind the scale bar: columns there must still show."""
 
 _LEAST_EDGE = 1024
 """Overlays of smaller images are enlarged to about this edge: circles of a few pixels are no circles."""
@@ -95,9 +97,10 @@ def overlay_png(image: Array, columns: FoundColumns) -> bytes:
     unit = 0.01 * picture.height
     left, bottom = 2.5 * unit, picture.height - 2.5 * unit
     right = left + length * scale
-    draw.rectangle(
-        (left - unit, bottom - 6.5 * unit, max(right, left + 9 * unit) + unit, bottom + unit), fill="#000000"
-    )
+    edges = (left - unit, bottom - 6.5 * unit, max(right, left + 9 * unit) + unit, bottom + unit)
+    box = (round(edges[0]), round(edges[1]), round(edges[2]), round(edges[3]))
+    below = picture.crop(box)
+    picture.paste(Image.blend(below, Image.new("RGB", below.size), _SHADE), box)
     draw.rectangle((left, bottom - unit, right, bottom), fill="#ffffff")
     draw.text((left, bottom - 2 * unit), label, fill="#ffffff", font_size=3.5 * unit, anchor="ls")
     small = picture.resize((round(0.5 * picture.width), round(0.5 * picture.height)), Image.Resampling.BOX)
@@ -141,7 +144,7 @@ def overlay_svg(
         "</g>",
         f'<g transform="translate({2.5 * unit:.2f} {rows - 2.5 * unit:.2f})" fill="#fff">',
         f'<rect x="{-unit:.2f}" y="{-6.5 * unit:.2f}" width="{max(length, 9 * unit) + 2 * unit:.2f}" '
-        f'height="{7.5 * unit:.2f}" fill="#000"/>',
+        f'height="{7.5 * unit:.2f}" fill="#000" fill-opacity="{_SHADE}"/>',
         f'<rect y="{-unit:.2f}" width="{length:.2f}" height="{unit:.2f}"/>',
         f'<text y="{-2 * unit:.2f}" font-family="sans-serif" font-size="{3.5 * unit:.2f}">{label}</text>',
         "</g></svg>",

@@ -265,7 +265,7 @@ def test_everything_is_saved(session, tmp_path):
     assert [file.name for file in few] == ["spots_columns.csv", "spots_app.json"]
     with pytest.raises(AppError, match="nothing to save"):
         save_results(session, tmp_path / "none")
-    with pytest.raises(AppError, match="expected of"):
+    with pytest.raises(AppError, match="expected some of"):
         save_results(found, tmp_path / "none", formats=["doc"])
 
 

@@ -165,7 +165,7 @@ def test_files_that_are_meant(tmp_path):
     ("words", "told"),
     [
         (["locate", "a.npy", "--method", "magic"], "method 'magic': expected one of auto, scan-aware"),
-        (["locate", "a.npy", "--format", "xls"], "format xls: expected of csv, json"),
+        (["locate", "a.npy", "--format", "xls"], "format xls: expected some of csv, json"),
         (["locate", "a.npy", "--pixel-size", "big"], "pixel size 'big'"),
         (["locate", "a.npy", "--model", "m.safetensors", "--method", "otsu"], "uses no network"),
         (["locate", "a.npy", "--method", "faster-rcnn"], "needs --model FILE"),
@@ -173,7 +173,7 @@ def test_files_that_are_meant(tmp_path):
         (["locate", "void"], "folder void: no image in it"),
         (["locate", "a.npy", "--device", "foo"], "device 'foo'"),
         (["strain", "a.npy", "--reference", "1,2"], "expected left,top,right,bottom"),
-        (["enhance", "a.npy", "--maps", "magic"], "maps magic: expected of circularMask"),
+        (["enhance", "a.npy", "--maps", "magic"], "maps magic: expected some of circularMask"),
         (["enhance", "a.npy", "--model", "magic"], "no model 'magic'"),
         (["locate", "a.npy", "--model", "magic"], "error: no model 'magic'"),
         (["locate", "a.npy", "--out", "a.npy"], "a.npy is a file: expected a folder"),

@@ -1,0 +1,5 @@
+"""`python -m temimagenet`: the command line."""
+
+from temimagenet.cli import main
+
+main()
