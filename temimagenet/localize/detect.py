@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +89,7 @@ _NEVER = 30.0
 _FINER = 0.4
 """Width in the spot's of a filter that lets next to nothing of spots through."""
 
-_LEFT_OVER = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5)
+_LEFT_OVER = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 6.0)
 """Standard deviations of filtered residuals from which places count, and those beyond which they are counted."""
 
 _MORE = 3.0
@@ -434,6 +435,7 @@ class Leftovers:
         spread: how many times that of white noise the noise is, at least 1, by what spots have no part in.
         misfit: how many times that of white noise what is left over is where spots are, at least 1.
         smoothed: whether the noise was smoothed.
+        fine: as `misfit`, in structures half as wide as spots.
         empty: (rows, columns) pixels that hold nothing, if there are such.
     """
 
@@ -443,6 +445,7 @@ class Leftovers:
     spread: float
     misfit: float
     smoothed: bool
+    fine: float
     empty: NDArray[np.bool_] | None
 
     @staticmethod
@@ -458,14 +461,36 @@ class Leftovers:
         response = _laplacian(binned, blur) * np.float32(blur**3 * np.sqrt(2.0 * np.pi))
         part = middle_of(residual.shape)
         some, bare = residual[part], None if empty is None else empty[part]
-        spread = max(1.0, _row_noise(some, width_px, bare), _fine_noise(some, width_px, bare))
+        fine = _fine_noise(some, width_px, bare)
+        spread = max(1.0, _row_noise(some, width_px, bare), fine)
         # Columns left over are above, so what is below tells.
         seen = response if empty is None else response[~_binned_mask(empty, bins)]
         low = float(np.quantile(seen.ravel()[:: max(1, -(-seen.size // _LEVELS_OF))], 0.16)) if seen.size else 0.0
         misfit = max(spread, -low)
         # Of smoothed noise nothing is fine, and all that is left over is noise.
         smoothed = _roughness(some, bare) < _SMOOTHED
-        return Leftovers(response, bins, blur, misfit if smoothed else spread, misfit, smoothed, empty)
+        return Leftovers(response, bins, blur, misfit if smoothed else spread, misfit, smoothed, fine, empty)
+
+    def errors(self, width_px: float, count: int) -> tuple[float, float]:
+        """How many times those in white noise the errors of the spots' places and heights are.
+
+        `misfit` is that of the filter of detection. Heights are told by lower frequencies than it lets through, places
+        by some between: of noise that was smoothed there is more of these. White noise smoothed by s has
+        (1 + s^2 / f^2)^(-3/2) of its deviation left behind a filter as wide as f, so two filters tell s.
+
+        Args:
+            width_px: the spots' standard deviation.
+            count: spots that were fitted; each took up the noise of about pi width^2 pixels.
+        """
+        if not self.smoothed:
+            return self.misfit, self.misfit
+        taken = min(0.5, math.pi * width_px**2 * count / (self.response.size * self.bins**2))
+        misfit = self.misfit / math.sqrt(1.0 - taken)
+        wide, narrow = (self.blur * self.bins) ** 2, (self.blur * self.bins * _FINER / FILTER) ** 2
+        ratio = float(np.clip((misfit / max(self.fine, 1e-30)) ** (2.0 / 3.0), 1.0, 0.8 * wide / narrow))
+        smoothing = wide * narrow * (ratio - 1.0) / (wide - ratio * narrow)
+        white = misfit * (1.0 + smoothing / wide) ** 1.5
+        return white / (1.0 + smoothing / width_px**2), white / math.sqrt(1.0 + smoothing / width_px**2)
 
     def at(self, xy_px: Float[NDArray[np.float64], "N 2"]) -> Float[NDArray[np.float64], "N"]:
         """What is behind the filter at places, in the standard deviations of the noise."""

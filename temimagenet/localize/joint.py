@@ -363,7 +363,14 @@ class Equations:
     """Gauss-Newton normal equations of the posterior at one state, factorised."""
 
     def __init__(
-        self, problem: Problem, model: Model, state: State, weight: Array, sigma: Array, damping: float = 0.0
+        self,
+        problem: Problem,
+        model: Model,
+        state: State,
+        weight: Array,
+        sigma: Array,
+        damping: float = 0.0,
+        row_damping: float = 0.0,
     ) -> None:
         """Assemble and factorise.
 
@@ -374,6 +381,7 @@ class Equations:
             weight: (rows, columns) inverse variance of the pixels.
             sigma: (2,) prior standard deviation of the displacements; 0 keeps them where they are.
             damping: share by which the diagonal of columns, shape and background is raised.
+            row_damping: the same of the displacements.
 
         Raises:
             NotDefinite: the equations are singular.
@@ -393,6 +401,7 @@ class Equations:
         products[:, 4:] *= self.live[:, None]
         # Rows by rows; those in the frame stay zero.
         own = products[:, 4:, 4:] + np.diag(np.where(self.live, self.precision, 1.0))
+        own += row_damping * own * np.eye(2)
         self.inverse = np.zeros((rows + 2 * half, 2, 2))
         self.inverse[half:-half] = np.linalg.inv(own)
         # Shape and background by themselves and by rows.

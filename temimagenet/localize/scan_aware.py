@@ -307,6 +307,7 @@ class _Settled:
         start: (N, 2) where the columns began; those beyond the edge, which come later in the problem's order, are not
             among them.
         problem, state, model, covariance: the fit.
+        trust: (rows, columns) how far each pixel was believed.
         weight: (rows, columns) inverse variances of the pixels.
         noise, sigma: as in `ScanFit`, with `sigma` the displacements'.
         width: width of the spots' windows.
@@ -320,6 +321,7 @@ class _Settled:
     state: State
     model: Model
     covariance: Covariance
+    trust: Single
     noise: tuple[float, float]
     sigma: Array
     width: float
@@ -338,9 +340,13 @@ class _Settled:
         return self._left((slice(None),) * 2)
 
     @cached_property
-    def misfit(self) -> float:
-        """How many times that of white noise what is left over in the middle of the image is."""
-        return self._left(middle_of(self.model.image.shape)).misfit
+    def errors(self) -> tuple[float, float]:
+        """How many times those in white noise the errors of places and heights are, by the middle of the image."""
+        middle = middle_of(self.model.image.shape)
+        low, high = ([part.start for part in middle][::-1], [part.stop for part in middle][::-1])
+        count = int(((self.state.xy >= low) & (self.state.xy < high)).all(axis=1).sum())
+        a, b, c, _ = self.state.shape
+        return self._left(middle).errors(float((a * c - b**2) ** -0.25), count)
 
     def _left(self, part: tuple[slice, ...]) -> Leftovers:
         """What is left over of a part of the image."""
@@ -364,7 +370,9 @@ def _fit(values: Array, start: Array, width: float, pixel_size_A: float, search:
             found = _without_nothings(found, least=1.4, enough=_FEW_LEFT)
     known = len(found.start)
     if search:
-        found = _released(found)
+        # Where spots run into each other and noise is not white, columns may fall on one another in further steps.
+        with suppress(LocalizeError):
+            found = _released(found)
     for _ in range(_SEARCHES):
         replaced = _without_strays(found)
         if replaced is None:
@@ -391,12 +399,18 @@ def _left_over(
     return Leftovers.of(residual, width, None if empty is None else empty[part])
 
 
-def _looseness(left: Leftovers) -> float:
+def _looseness(left: Leftovers | None) -> float:
     """How many times the errors of white noise errors are, for a fit to rest; 1 where noise is nearly white.
 
     What a fit that has not come to rest leaves over is not all noise.
     """
-    return min(left.spread, _LOOSEST) if left.spread > _NOT_WHITE[0] else 1.0
+    return min(left.spread, _LOOSEST) if left is not None and left.spread > _NOT_WHITE[0] else 1.0
+
+
+def _doubted(left: Leftovers | None) -> float:
+    """Standard errors of white noise beyond which a pixel's surroundings are something that the model does not know:
+    more where noise was smoothed, or it would be doubted, too."""
+    return _BEYOND * (_looseness(left) if left is not None and left.smoothed else 1.0)
 
 
 def _released(found: _Settled) -> _Settled:
@@ -408,7 +422,8 @@ def _released(found: _Settled) -> _Settled:
             fit = _with_more(found, more, height) if len(more) else found
             if known < len(fit.start) <= (known * _MOST_MORE if known < _MANY else math.inf):
                 return fit
-    return _settle(found.start, found.problem, found.state, found.sigma, found.width, whole=found.whole)
+    left = found.leftovers
+    return _settle(found.start, found.problem, found.state, found.sigma, found.width, whole=found.whole, left=left)
 
 
 def _searched(found: _Settled, more_before: int) -> _Settled:
@@ -505,7 +520,7 @@ def _settle(
     whole: bool,
     most: int = _ROUNDS,
     held: bool = False,
-    loose: float = 1.0,
+    left: Leftovers | None = None,
     early: bool = False,
 ) -> _Settled:
     """Gauss-Newton steps from a state until columns and the displacements' width rest.
@@ -518,7 +533,7 @@ def _settle(
         whole: whether windows are whole and columns beyond the edge were looked for.
         most: rounds at most.
         held: whether the displacements' width stays: rows that cross hidden columns alone would widen it.
-        loose: how many times the errors of white noise errors are known to be; found out near the end.
+        left: what such a fit is known to leave over; found out near the end.
         early: whether to end, from `_SOON` rounds on, where noise is not white and columns wander.
     """
     values = problem.values
@@ -529,7 +544,7 @@ def _settle(
     error: Array | None = None
     crowded = whole
     last = np.full(len(state.xy), np.inf)
-    damping, change, rounds = _DAMPING, 1.0, 0
+    damping, change, rounds, loose = _DAMPING, 1.0, 0, _looseness(left)
     middle = middle_of(values.shape)
     while rounds < most:
         report("fit", rounds, most)
@@ -537,7 +552,7 @@ def _settle(
         if equations is None or change > 0.01:
             noise = _noise(values, model.image, trust)
             if crowded:
-                trust = _trust(values - model.image, model.image, noise, width)
+                trust = _trust(values - model.image, model.image, noise, width, _doubted(left))
                 trust *= alive
             weight = trust / _variance(model.image, noise)
         cost = _cost(problem, model, state, weight, sigma)
@@ -545,7 +560,9 @@ def _settle(
         while step is None and damping < 1e6:
             try:
                 if equations is None:
-                    equations = Equations(problem, model, state, weight, sigma, damping)
+                    # Rows know their own scale, the prior's, unless it is far too wide.
+                    rows = damping if damping > _DAMPING else 0.0
+                    equations = Equations(problem, model, state, weight, sigma, damping, rows)
                 step = equations.step(model, state, weight, sigma)
                 trial = _moved(problem, state, step)
                 last = np.abs(step.columns[:, :2]).max(axis=1)
@@ -564,10 +581,12 @@ def _settle(
         if step is None or equations is None:
             break
         state, model = trial, new
-        wanders = early and not again and rounds >= _SOON
-        if wanders and _looseness(_left_over(problem, model, noise, width, middle)) > 1.0:
+        if early and not again and rounds >= _SOON:
+            left = _left_over(problem, model, noise, width, middle)
+            loose = _looseness(left)
+        if early and loose > 1.0:
             with suppress(LocalizeError):
-                return _rest(start, problem, state, model, trust, sigma, width, last, rounds, whole=whole)
+                return _rest(start, problem, state, model, trust, sigma, width, last, rounds, left, whole=whole)
         if again:
             # Windows fit the spots that were found, not those that were expected.
             width = fitted if odd else width
@@ -585,7 +604,8 @@ def _settle(
             if error is None:
                 rough = equations.covariance()
                 known = np.maximum(1.0 / rough.rows - equations.precision, 0.0)
-                loose = _looseness(_left_over(problem, model, noise, width, middle))
+                left = _left_over(problem, model, noise, width, middle)
+                loose = _looseness(left)
                 error = loose * np.sqrt(rough.columns.diagonal(axis1=1, axis2=2)[:, :2].max(axis=1))
             sigma, change = (sigma, 0.0) if held else _prior(state.shift, known, sigma)
             if (state.shift[:, sigma == 0.0] != 0.0).any():
@@ -595,7 +615,7 @@ def _settle(
                 break
             elif change > 0.2:
                 equations, error = None, None
-    return _rest(start, problem, state, model, trust, sigma, width, last, rounds, whole=whole)
+    return _rest(start, problem, state, model, trust, sigma, width, last, rounds, left, whole=whole)
 
 
 def _rest(
@@ -608,6 +628,7 @@ def _rest(
     width: float,
     last: Array,
     rounds: int,
+    left: Leftovers | None,
     *,
     whole: bool,
 ) -> _Settled:
@@ -617,7 +638,7 @@ def _rest(
         LocalizeError: the columns cannot be told apart.
     """
     noise = _noise(problem.values, model.image, trust)
-    trust = _trust(problem.values - model.image, model.image, noise, width)
+    trust = _trust(problem.values - model.image, model.image, noise, width, _doubted(left))
     trust *= _alive(problem)
     weight = trust / _variance(model.image, noise)
     equations, covariance = _final(problem, model, state, weight, sigma)
@@ -626,7 +647,7 @@ def _rest(
     new = problem.look(trial, slopes=False)
     if _cost(problem, new, trial, weight, sigma) <= _cost(problem, model, state, weight, sigma):
         state, model = trial, new
-    return _Settled(start, problem, state, model, covariance, noise, sigma, width, last, rounds, whole)
+    return _Settled(start, problem, state, model, covariance, trust, noise, sigma, width, last, rounds, whole)
 
 
 def _without_strays(found: _Settled) -> State | None:
@@ -799,8 +820,7 @@ def _with_more(found: _Settled, more: Array, height: Array) -> _Settled:
     count = len(found.start)
     start = np.concatenate([found.start, more])
     problem, state = _changed(found, np.ones(count, dtype=bool), more, height)
-    loose = _looseness(found.leftovers)
-    new = _settle(start, problem, state, found.sigma, found.width, whole=True, loose=loose)
+    new = _settle(start, problem, state, found.sigma, found.width, whole=True, left=found.leftovers)
     # A column that had no start has not strayed from it.
     start[count:] = new.state.xy[new.back][count:]
     return _without_nothings(replace(new, start=start), first=count)
@@ -843,8 +863,8 @@ def _without_nothings(
         now = left.misfit if last and not white else left.spread
         if not white and crystal is None:
             crystal = float(np.isfinite(_repeats(found).expected()).mean()) >= _CRYSTAL
-        # What was left out of a crystal is left over: it would pass for noise that is not white, and all else follow.
-        spread = min(spread, now) if crystal and not white else now
+        # What was left out of a crystal is left over: it would pass for smoothed noise, and all else follow.
+        spread = min(spread, now) if crystal and left.smoothed and not white else now
         error = spread * np.sqrt(np.maximum(variance, 1e-300))
         significance = height / error
         faint = np.flatnonzero(~believed & (significance < wanted))
@@ -871,9 +891,7 @@ def _without_nothings(
             kept = np.ones(len(back), dtype=bool)
             kept[group] = False
             problem, state = _changed(found, kept, np.zeros((0, 2)), np.zeros(0))
-            fewer = _settle(
-                found.start[kept], problem, state, found.sigma, found.width, whole=found.whole, loose=_looseness(left)
-            )
+            fewer = _settle(found.start[kept], problem, state, found.sigma, found.width, whole=found.whole, left=left)
             worse = _excess(found, fewer, wanted) if careful and white else 0.0
             if worse <= _NO_LOSS:
                 found, believed = fewer, believed[kept]
@@ -888,8 +906,7 @@ def _without_nothings(
 def _weights(found: _Settled) -> Array:
     """(rows, columns) trust in each pixel over its variance, by a fit."""
     image = found.model.image
-    trust = _trust(found.problem.values - image, image, found.noise, found.width) * _alive(found.problem)
-    weight: Array = trust / _variance(image, found.noise)
+    weight: Array = found.trust / _variance(image, found.noise)
     return weight
 
 
@@ -1056,13 +1073,13 @@ def _variance(model: Array, noise: tuple[float, float]) -> Array:
     return floored
 
 
-def _trust(residual: Array, model: Array, noise: tuple[float, float], width: float) -> Single:
+def _trust(residual: Array, model: Array, noise: tuple[float, float], width: float, beyond: float) -> Single:
     """How far each pixel is believed: 1, or less where the residuals around it cannot be noise.
 
     Columns just outside the image, columns that were not found, dirt.
     """
     around = _surroundings(residual, model, noise, width)
-    trust: Single = np.square(_BEYOND / np.maximum(np.abs(around), _BEYOND))
+    trust: Single = np.square(np.float32(beyond) / np.maximum(np.abs(around), np.float32(beyond)))
     return trust
 
 
@@ -1136,9 +1153,9 @@ def _result(found: _Settled, pixel_size_A: float) -> ScanFit:
         [-0.5 * c / determinant, b / determinant, -0.5 * a / determinant, (TAIL**2 - 1.0) / (1.0 - w + w * TAIL**2)]
     )
     # What is left over scatters more than white noise would: so do the columns.
-    spread = found.misfit
-    error = spread * np.sqrt(np.maximum(covariance.columns.diagonal(axis1=1, axis2=2), 0.0))
-    relative = (error[:, 2] / state.height) ** 2 + spread**2 * (
+    along, high = found.errors
+    error = np.array([along, along, high]) * np.sqrt(np.maximum(covariance.columns.diagonal(axis1=1, axis2=2), 0.0))
+    relative = (error[:, 2] / state.height) ** 2 + high**2 * (
         by_shape @ covariance.shape @ by_shape + 2.0 * covariance.mixed @ by_shape / state.height
     )
     back = found.back

@@ -410,6 +410,26 @@ def test_columns_in_smoothed_noise_do_not_follow_each_other_out():
     assert len(found) <= len(xy)
 
 
+@pytest.mark.parametrize("blur_px", [0.0, 1.0, 2.0])
+def test_errors_are_right_in_smoothed_images(blur_px):
+    """Rows overshot there, and errors came out six times too large; by the filter of detection alone 1.5 times too
+    small."""
+    rng, size, level = np.random.default_rng(5), 240, 10.0
+    xy = _lattice(size, step=(24.0, 28.0))
+    smooth = ndimage.gaussian_filter(_image(xy, size, rng, height=30.0, level=level)[0], blur_px)
+    fit = fit_scan_aware(smooth, 0.15, xy + rng.normal(scale=0.5, size=xy.shape), WIDTH, search=True)
+    found = fit.columns
+    assert max(fit.row_sigma_px) < 0.15
+    away, nearest = KDTree(xy).query(found.xy_px)
+    assert len(found) == len(xy)
+    assert away.max() < 1.0
+    sound = found.sound
+    z = ((found.xy_px - xy[nearest]) / found.sigma_px)[sound]
+    assert 0.8 < z.std() < 1.25
+    z = ((found.intensity - found.intensity[sound].mean()) / found.intensity_sigma)[sound]
+    assert 0.8 < z.std() < 1.25
+
+
 def test_rows_that_settle_on_the_wrong_side_of_their_columns_are_found():
     """Scan noise of 0.3 A, two thirds of the spot's width: no row is left that fits far worse than noise would."""
     truth = next(iter(case_images("pt110-scan-0.30A", [3], bounds=False)))
