@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -160,13 +161,18 @@ def validate(
     """Measure what a network reaches, part by part. Run again after an interruption, it goes on where it stopped."""
     from builder.validation.run import validate as measure
 
+    kept, start = [], time.time()
     for part in measure(model, images, out):
+        file = out / f"{part.name}.json"
+        kept += [file.name] if file.stat().st_mtime < start else []
         table = Table("", "asked", "reached", "", "over", title=part.title, title_justify="left")
         for claim in part.claims:
             verdict = "told" if claim.asked == "–" else "met" if claim.met else "not met"
             table.add_row(claim.what, claim.asked, f"{claim.reached:.3g} {claim.unit}".strip(), verdict, claim.over)
         if part.claims:
             console.print(table)
+    if kept:
+        console.print(f"measured before, by the same weights: {', '.join(kept)}; without these files it is done anew")
     console.print(f"results in {out}; draw them with: python -m builder portal LIBRARY --validation {out}")
 
 
