@@ -95,7 +95,10 @@ _ANCHOR_BEYOND = 1.0
 """The same as `ANCHOR` for columns that were found beyond the edge."""
 
 _STEP = 0.4
-"""Steps below this share of a standard error, but for one column in twenty, are followed by the last one."""
+"""Steps below this share of a standard error are followed by the last one."""
+
+_RESTING = (0.95, 0.99)
+"""Share of the columns whose steps must be so small, and where noise is not white: errors are larger there."""
 
 _BINS = 64
 
@@ -544,7 +547,7 @@ def _settle(
     error: Array | None = None
     crowded = whole
     last = np.full(len(state.xy), np.inf)
-    damping, change, rounds, loose = _DAMPING, 1.0, 0, _looseness(left)
+    damping, change, rounds, loose, most_told = _DAMPING, 1.0, 0, _looseness(left), _RESTING[0]
     middle = middle_of(values.shape)
     while rounds < most:
         report("fit", rounds, most)
@@ -606,12 +609,13 @@ def _settle(
                 known = np.maximum(1.0 / rough.rows - equations.precision, 0.0)
                 left = _left_over(problem, model, noise, width, middle)
                 loose = _looseness(left)
+                most_told = _RESTING[loose > 1.0]
                 error = loose * np.sqrt(rough.columns.diagonal(axis1=1, axis2=2)[:, :2].max(axis=1))
             sigma, change = (sigma, 0.0) if held else _prior(state.shift, known, sigma)
             if (state.shift[:, sigma == 0.0] != 0.0).any():
                 state = replace(state, shift=state.shift * (sigma > 0.0))
                 model, equations, error = problem.look(state), None, None
-            elif change <= 0.01 * loose and np.quantile((last / error)[told], 0.95, method="lower") <= _STEP:
+            elif change <= 0.01 * loose and np.quantile((last / error)[told], most_told, method="lower") <= _STEP:
                 break
             elif change > 0.2:
                 equations, error = None, None
