@@ -41,7 +41,12 @@ export function factLists({ fields, spec, series, library, licence }, meanings) 
   lists.find(([title]) => title === "Provenance")[1].push(["library", library.name], ["version", library.version], ["licence", licence]);
   return lists
     .filter(([, facts]) => facts.length)
-    .map(([title, facts]) => element("section", {}, element("h3", {}, title), element("dl", {}, ...facts.flatMap(([key, value]) => [element("dt", { title: meanings[key] ?? null }, key), element("dd", {}, said(key, value), fields.engine === "multislice" && OF_LINEAR.has(key) ? " (linear twin’s)" : "")]))));
+    .map(([title, facts]) => element("section", {}, element("h3", {}, title), element("dl", {}, ...facts.flatMap(([key, value]) => [element("dt", { title: meanings[key] ?? null }, ...broken(key)), element("dd", {}, said(key, value), fields.engine === "multislice" && OF_LINEAR.has(key) ? " (linear twin’s)" : "")]))));
+}
+
+/** A long key may break after its underscores. */
+function broken(key) {
+  return key.split(/(?<=_)/).flatMap((part) => [element("wbr"), part]);
 }
 
 /** Seeds out of the specification's text: they are larger than JavaScript's whole numbers. */

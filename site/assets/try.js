@@ -88,7 +88,7 @@ function forget() {
   pictures.clear();
   byId("show").replaceChildren(new Option(TITLES.image, "image"));
   for (const id of ["marks", "chance"]) byId(id).disabled = true;
-  byId("count").textContent = "";
+  byId("count").textContent = byId("readout").textContent = "";
   byId("downloads").hidden = true;
 }
 
@@ -106,6 +106,7 @@ byId("form").addEventListener("submit", (event) => {
     byId("pixel").focus();
     return;
   }
+  byId("readout").textContent = "";
   worker ??= start();
   wait("Loading the network, some 16 MB the first time");
   asked = pixelSizeA;
@@ -118,6 +119,7 @@ function start() {
   const fresh = new Worker(new URL("try-worker.js", import.meta.url), { type: "module" });
   fresh.onmessage = ({ data }) => {
     if (data.loaded) wait("Looking at the image");
+    else if (data.all && data.done === data.all) wait("Reading the columns");
     else if (data.all) wait(`Looking at the image: ${data.done} of ${data.all} tiles`, data.done / data.all);
     else {
       wait("");

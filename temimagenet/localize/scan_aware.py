@@ -587,9 +587,9 @@ def _settle(
         if early and not again and rounds >= _SOON:
             left = _left_over(problem, model, noise, width, middle)
             loose = _looseness(left)
-        if early and loose > 1.0:
-            with suppress(LocalizeError):
-                return _rest(start, problem, state, model, trust, sigma, width, last, rounds, left, whole=whole)
+            if loose > 1.0:
+                with suppress(LocalizeError):
+                    return _rest(start, problem, state, model, trust, sigma, width, last, rounds, left, whole=whole)
         if again:
             # Windows fit the spots that were found, not those that were expected.
             width = fitted if odd else width

@@ -8,7 +8,10 @@ from numpy.typing import NDArray
 
 from temimagenet.localize.protocol import FoundColumns
 
-__all__ = ["repeat_px", "scale_doubts"]
+__all__ = ["clipping_doubts", "repeat_px", "scale_doubts"]
+
+_CLIPPED = 0.01
+"""Share of pixels of the highest value from which an image was clipped: counts have a few of them."""
 
 _PART_PX = 1024
 """Edge of the part of the image whose spectrum is looked at."""
@@ -86,3 +89,18 @@ def scale_doubts(
         doubt = f"{seen} Columns are bright: of an image with dark ones give the negative."
     told = () if len(columns) else ("No column was found.",)
     return (" ".join((*told, doubt[:1].upper() + doubt[1:])),) if doubt else told
+
+
+def clipping_doubts(image: Float[NDArray[np.floating], "rows columns"]) -> tuple[str, ...]:
+    """Whether so many pixels have the highest value that the image was clipped, in a sentence.
+
+    Args:
+        image: finite values, not all the same.
+    """
+    share = float((image == image.max()).mean())
+    if share < _CLIPPED:
+        return ()
+    return (
+        f"{100.0 * share:.2g} % of all pixels have the highest value: where an image is clipped columns are missed or "
+        "made up, and intensities are wrong; use it as it was recorded.",
+    )

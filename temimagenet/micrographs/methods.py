@@ -25,7 +25,7 @@ from temimagenet.localize import (
 from temimagenet.localize.detect import spot_width_px
 from temimagenet.localize.network import VERY_SURE, has_columns
 from temimagenet.localize.repeats import complete
-from temimagenet.micrographs.doubts import scale_doubts
+from temimagenet.micrographs.doubts import clipping_doubts, scale_doubts
 from temimagenet.micrographs.read import Micrograph
 from temimagenet.models.zoo import load_network
 
@@ -55,6 +55,12 @@ for columns what is texture."""
 
 _TEXTURE = 1.5
 """Times as many columns as the network is sure of: where a fit finds more in what looks like texture, it is."""
+
+_NEAREST_PX = 3.5
+"""Columns that are nearer on the average were never told apart: the pixel size is wrong."""
+
+_KEPT = 0.5
+"""Share of the columns that the network is very sure of which a fit must keep, or it went astray."""
 
 _UNFITTED = "Columns are the network's own, not fitted"
 
@@ -108,8 +114,14 @@ class Automatic:
         """
         network = NetworkColumns(self.model, _REPEATED_CHANCE, self.device, self.scale, self.tile_px)
         told, chance = network.with_chances(image, pixel_size_A)
-        columns, why = self._fitted(image, pixel_size_A, told, chance)
         sure = chance[chance >= _SURE]
+        if len(sure) > np.size(image) / _NEAREST_PX**2:
+            rows, across = np.shape(image)
+            raise LocalizeError(
+                f"{len(sure)} columns in {across} x {rows} pixels are more than these can show: is the pixel size "
+                f"right, {100.0 * pixel_size_A:.3g} pm?"
+            )
+        columns, why = self._fitted(image, pixel_size_A, told, chance)
         texture = not has_columns(sure)
         if texture and len(columns) > _TEXTURE * len(sure):
             columns = FoundColumns.none(pixel_size_A)
@@ -140,8 +152,13 @@ class Automatic:
             likely = whole.regular | (chance[whole.source] >= _LEAST_CHANCE)
             if likely.sum() <= MOST_JOINT:
                 start_px = whole.xy_px[likely]
+        very_sure = int((chance >= VERY_SURE).sum())
         try:
-            return fit_scan_aware(image, pixel_size_A, start_px, width_px, search=True).columns, ""
+            columns = fit_scan_aware(image, pixel_size_A, start_px, width_px, search=True).columns
+            if len(columns) < _KEPT * very_sure and very_sure >= _SURE_ENOUGH:
+                lost = f"a fit kept {len(columns)} of {very_sure} that are certain"
+                return sure, f"{_UNFITTED}: {lost}; is the image streaked or clipped?"
+            return columns, ""
         except LocalizeError as error:
             # Starts that cannot be told apart, such as those of a film's grain.
             return sure, f"{_UNFITTED}: {error}."
@@ -243,5 +260,5 @@ def locate(localizer: Localizer, micrograph: Micrograph) -> Located:
         method = f"{method}, the network alone" if why else method
     else:
         columns = localizer(image, size)
-    doubts = scale_doubts(image, columns, micrograph.calibration)
+    doubts = (*clipping_doubts(image), *scale_doubts(image, columns, micrograph.calibration))
     return Located(columns, method, (*((why,) if why else ()), *doubts))

@@ -220,6 +220,15 @@ def test_images_that_nothing_can_be_found_in_are_told():
         assert why in note
 
 
+def test_clipped_images_are_told():
+    np.save("whole.npy", spots())
+    np.save("clipped.npy", np.minimum(spots(), np.quantile(spots(), 0.95)))
+    lines = call("locate", "*.npy", "--pixel-size", "0.1", "--method", "gaussian", "--jsonl").splitlines()
+    clipped, whole = (" ".join(json.loads(line)["notes"]) for line in lines)
+    assert "% of all pixels have the highest value: where an image is clipped" in clipped
+    assert "clipped" not in whole
+
+
 def test_an_answer_that_is_not_fitted_says_so(monkeypatch):
     np.save("a.npy", spots())
     told = json.loads(call("locate", "a.npy", "--pixel-size", "0.1", "--jsonl"))
