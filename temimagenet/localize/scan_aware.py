@@ -547,7 +547,7 @@ def _settle(
     error: Array | None = None
     crowded = whole
     last = np.full(len(state.xy), np.inf)
-    damping, change, rounds, loose, most_told = _DAMPING, 1.0, 0, _looseness(left), _RESTING[0]
+    damping, change, rounds, loose = _DAMPING, 1.0, 0, _looseness(left)
     middle = middle_of(values.shape)
     while rounds < most:
         report("fit", rounds, most)
@@ -609,13 +609,15 @@ def _settle(
                 known = np.maximum(1.0 / rough.rows - equations.precision, 0.0)
                 left = _left_over(problem, model, noise, width, middle)
                 loose = _looseness(left)
-                most_told = _RESTING[loose > 1.0]
                 error = loose * np.sqrt(rough.columns.diagonal(axis1=1, axis2=2)[:, :2].max(axis=1))
             sigma, change = (sigma, 0.0) if held else _prior(state.shift, known, sigma)
             if (state.shift[:, sigma == 0.0] != 0.0).any():
                 state = replace(state, shift=state.shift * (sigma > 0.0))
                 model, equations, error = problem.look(state), None, None
-            elif change <= 0.01 * loose and np.quantile((last / error)[told], most_told, method="lower") <= _STEP:
+            elif (
+                change <= 0.01 * loose
+                and np.quantile((last / error)[told], _RESTING[loose > 1.0], method="lower") <= _STEP
+            ):
                 break
             elif change > 0.2:
                 equations, error = None, None
@@ -909,8 +911,7 @@ def _without_nothings(
 
 def _weights(found: _Settled) -> Array:
     """(rows, columns) trust in each pixel over its variance, by a fit."""
-    image = found.model.image
-    weight: Array = found.trust / _variance(image, found.noise)
+    weight: Array = found.trust / _variance(found.model.image, found.noise)
     return weight
 
 

@@ -290,6 +290,8 @@ def test_strain_is_written_and_what_cannot_be_is_told():
         "strain", "a.npy", "--pixel-size", "0.1", "--method", "otsu", "--reference", "0,0,9,9", "--jsonl", code=1
     )
     assert "a lattice needs" in json.loads(told)["error"]
+    told = call("strain", "a.npy", "--pixel-size", "0.1", "--reference", "600,0,700,10", "--jsonl", code=1)
+    assert "reference 600,0,700,10: outside the image, 80 pixels wide and 72 high" in json.loads(told)["error"]
 
 
 def test_columns_are_sorted_and_what_cannot_be_is_told():
@@ -347,6 +349,8 @@ def test_colours_and_scale_bars():
 
 def test_the_version_is_told():
     assert temimagenet.__version__ in call("--version")
+    done = run([sys.executable, "-m", "temimagenet", "--version"], capture_output=True, text=True, check=True)
+    assert temimagenet.__version__ in done.stdout
 
 
 def test_help_loads_nothing_heavy():
