@@ -7,6 +7,7 @@ import http.server
 import os
 import re
 import socket
+import stat
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -25,7 +26,6 @@ _TYPES = {
     ".h5": "application/x-hdf5",
     ".bin": "application/octet-stream",
 }
-_CHUNK = 1 << 20
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -36,19 +36,21 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     allow_origin: str | None = None
     """Origin of the pages of another server that may read the files, or *."""
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | _TYPES
+    _left: int | None = None
 
     def send_head(self) -> Any:
         """Headers of a reply; the body for GET is returned."""
-        self._left: int | None = None
+        self._left = None
         path = Path(self.translate_path(self.path))
         # No file's name has a zero byte; the system's own calls raise at it.
-        if "\0" in str(path) or not path.resolve().is_relative_to(Path(self.directory).resolve()):
+        if "\0" in str(path) or not _leads_inside(path, Path(self.directory)):
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
         wanted = self.headers.get("Range")
-        if wanted is None or not _is_file(path):
+        # Threads wait for each other at every call of the system: few of them make the server fast.
+        size = None if wanted is None else _size_of(path)
+        if wanted is None or size is None:
             return super().send_head()
-        size = path.stat().st_size
         span = _span(wanted, size)
         if span is None:
             self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
@@ -68,15 +70,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         return file
 
     def copyfile(self, source: IO[bytes], outputfile: IO[bytes]) -> None:  # type: ignore[override]
-        """Send the file, or the part that was asked for."""
-        left = self._left
+        """Send the file, or the part that was asked for; the system copies it."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            while left is None or left > 0:
-                block = source.read(_CHUNK if left is None else min(_CHUNK, left))
-                if not block:
-                    break
-                outputfile.write(block)
-                left = None if left is None else left - len(block)
+            self.connection.sendfile(source, source.tell(), self._left)
 
     def end_headers(self) -> None:
         """Every reply says that ranges are understood, that pages may change, and who else may read it."""
@@ -90,12 +86,21 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         """Quiet: the console keeps the address in sight."""
 
 
-def _is_file(path: Path) -> bool:
-    """Whether there is such a file; names that are too long for the system name none."""
+def _size_of(path: Path) -> int | None:
+    """Bytes of a file; None where there is none, as of names that are too long for the system."""
     try:
-        return path.is_file()
+        facts = path.stat()
     except OSError:
-        return False
+        return None
+    return facts.st_size if stat.S_ISREG(facts.st_mode) else None
+
+
+def _leads_inside(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder stays there, whatever links there are on the way."""
+    below = len(path.parts) - len(folder.parts)
+    if any(os.path.islink(part) for part in (path, *path.parents)[:below]):
+        return path.resolve().is_relative_to(folder)
+    return True
 
 
 def _span(header: str, size: int) -> tuple[int, int] | None:
@@ -130,7 +135,7 @@ def make_server(
         allow_origin = origin
 
     def handler(*args: Any, **kwargs: Any) -> Handler:
-        return OfFolder(*args, directory=os.fspath(folder), **kwargs)
+        return OfFolder(*args, directory=os.fspath(folder.resolve()), **kwargs)
 
     for candidate in _ports(host, port):
         try:

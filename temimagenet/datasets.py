@@ -217,9 +217,12 @@ class TEMImageNet(Dataset[Sample]):
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of a dataset of {len(self)}")
+        self._prefetch([index])
+        return self._read(index)
+
+    def _read(self, index: int) -> Sample:
+        """Sample `index`, which was fetched where it is streamed."""
         name, row, identity, split, digest = self._told(index)
-        if self._remote is not None:
-            self._remote.prefetch({name: [row]}, self.labels)
         shard = self._shard(name)
         sample = shard.sample(row, self.labels)
         if (sample.id, sample.spec.split, shard.digest(row)) != (identity, split, digest):
@@ -241,7 +244,7 @@ class TEMImageNet(Dataset[Sample]):
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Samples of a batch; what is streamed is fetched for all of them at once."""
         self._prefetch(indices)
-        return [self[index] for index in indices]
+        return [self._read(index) for index in indices]
 
     def __iter__(self) -> Iterator[Sample]:
         """Samples in order; of what is streamed the next are fetched while these are used."""
@@ -255,14 +258,16 @@ class TEMImageNet(Dataset[Sample]):
                 waiting.result()
                 stop = min(start + _AHEAD, len(self))
                 waiting = thread.submit(self._prefetch, range(stop, min(stop + _AHEAD, len(self))))
-                yield from (self[index] for index in range(start, stop))
+                yield from (self._read(index) for index in range(start, stop))
 
     def _prefetch(self, indices: Sequence[int]) -> None:
         """Fetch what samples are read from, where they are streamed."""
         if self._remote is None or not len(indices):
             return
-        rows = self.catalogue.iloc[list(indices)]
-        wanted = {str(name): group["row"].tolist() for name, group in rows.groupby("shard", sort=False)}
+        wanted: dict[str, list[int]] = {}
+        for index in indices:
+            name, row, *_ = self._told(index)
+            wanted.setdefault(name, []).append(row)
         self._remote.prefetch(wanted, self.labels)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -12,15 +12,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from temimagenet.errors import ShardError, TEMImageNetError
+from temimagenet.labels import INTENSITIES
 
 __all__ = [
     "ANEW",
     "DIGEST",
+    "Content",
     "DatasetForm",
     "LocalParts",
     "Part",
@@ -35,6 +37,11 @@ __all__ = [
 
 DIGEST = 32
 """Hexadecimal digits of the digests in a sidecar: the first 16 bytes of SHA-256."""
+
+_TIGHT = 0.9
+"""A range of which more than this is wanted is cut into views, others are copied."""
+
+Content: TypeAlias = bytes | memoryview
 
 ANEW = "render or download it anew"
 
@@ -219,29 +226,32 @@ class ShardParts:
         """
         arrays = [name for name in (*_ALWAYS, *labels) if name in self.forms]
         found = {self.chunk(name, row) for row in rows for name in arrays}
-        if any("2x" in name and name not in self.forms for name in labels):
+        if any(name in INTENSITIES and name not in self.forms for name in labels):
             found.update(self.series)
         return sorted(found, key=place)
 
     def small(self, most: int) -> list[Part]:
-        """Chunks of what every sample needs beside its image, of arrays that take no more bytes than that in all."""
-        arrays = [self._by_name[name] for name in _SMALL if name in self.forms]
-        return [part for parts in arrays if sum(part.size for part in parts) <= most for part in parts]
+        """Chunks of what every sample needs beside its image, of arrays that lie within no more bytes than that."""
+        arrays = [self._by_name[name] for name in _SMALL if self._by_name.get(name)]
+        return [part for parts in arrays if parts[-1].end - parts[0].offset <= most for part in parts]
 
-    def pieces(self, group: Sequence[Part], content: bytes) -> list[tuple[Part, bytes]]:
+    def pieces(self, group: Sequence[Part], content: bytes) -> list[tuple[Part, Content]]:
         """The parts of a range of bytes, each compared with its digest.
 
         Raises:
             ShardError: one differs.
         """
-        start = group[0].offset
-        found = [(part, content[part.offset - start : part.end - start]) for part in group]
+        start, whole = group[0].offset, memoryview(content)
+        # A view keeps all of a range in memory, what was fetched along, too.
+        tight = sum(part.size for part in group) > _TIGHT * len(content)
+        views = [whole[part.offset - start : part.end - start] for part in group]
+        found = [(part, view if tight else bytes(view)) for part, view in zip(group, views, strict=True)]
         for part, piece in found:
             if part.sha256 or len(piece) != part.size:
                 self.check(part, piece)
         return found
 
-    def check(self, part: Part, content: bytes) -> None:
+    def check(self, part: Part, content: Content) -> None:
         """Compare a chunk's bytes with its digest.
 
         Raises:
@@ -252,7 +262,7 @@ class ShardParts:
                 f"{self.name}: {part.what} (bytes {part.offset} to {part.end}) differs from its SHA-256; {ANEW}"
             )
 
-    def check_rest(self, contents: Iterable[bytes], *, asked: bool = False) -> None:
+    def check_rest(self, contents: Iterable[Content], *, asked: bool = False) -> None:
         """Compare the pieces of the rest, in their order, with their digest.
 
         Args:
@@ -331,7 +341,7 @@ class Source(Protocol):
         """Why HDF5's last read failed, where that is known: HDF5 hides the reason."""
         ...
 
-    def give(self, part: Part) -> bytes:
+    def give(self, part: Part) -> Content:
         """The bytes of a chunk.
 
         Raises:
@@ -435,7 +445,7 @@ class PartFile(io.RawIOBase):
         ShardError: what is not in chunks is damaged.
     """
 
-    def __init__(self, layout: ShardParts, rest: Sequence[bytes], give: Callable[[Part], bytes]) -> None:
+    def __init__(self, layout: ShardParts, rest: Sequence[Content], give: Callable[[Part], Content]) -> None:
         super().__init__()
         layout.check_rest(rest, asked=True)
         self.layout, self.give = layout, give

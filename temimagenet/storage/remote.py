@@ -19,7 +19,7 @@ import pandas as pd
 
 from temimagenet.errors import HubError, ShardError
 from temimagenet.storage.library import CATALOGUE, MANIFEST, RECIPE, check_catalogue, check_manifest, sidecar_sha256
-from temimagenet.storage.parts import LocalParts, Part, PartFile, ShardParts, merge, place, read_sidecar
+from temimagenet.storage.parts import Content, LocalParts, Part, PartFile, ShardParts, merge, place, read_sidecar
 from temimagenet.storage.shard import Shard, replacing, sha256_of
 
 __all__ = ["RemoteLibrary", "download_library", "is_address", "open_part"]
@@ -42,6 +42,9 @@ TIMEOUT_S = 30.0
 
 _SMALL_BYTES = 2 * 2**20
 """Arrays of a shard that take no more in all are fetched whole, once: half of what samples ask for are their crumbs."""
+
+_BUFFER_BYTES = 2**20
+"""Of a reply, come before it is read: with aiohttp's own 64 kB a connection halts several times an image."""
 
 _HELD_BYTES = 256 * 2**20
 _HELD_SHARDS = 64
@@ -92,7 +95,7 @@ class RemoteLibrary:
         self._lock = threading.Lock()
         self._manifest: dict[str, Any] | None = None
         self._layouts: OrderedDict[str, ShardParts] = OrderedDict()
-        self._held: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._held: OrderedDict[tuple[str, int], Content] = OrderedDict()
         self._held_bytes = 0
         self._connect()
 
@@ -115,7 +118,7 @@ class RemoteLibrary:
                 options: dict[str, Any] = {"skip_instance_cache": True}
                 if self.address.startswith(("http://", "https://")):
                     limit = importlib.import_module("aiohttp").ClientTimeout(total=None, sock_read=TIMEOUT_S)
-                    options["client_kwargs"] = {"timeout": limit}
+                    options["client_kwargs"] = {"timeout": limit, "read_bufsize": _BUFFER_BYTES}
                 elif self.address.startswith("s3://"):
                     # botocore's own attempts would multiply ours.
                     options["config_kwargs"] = {
@@ -258,10 +261,10 @@ class RemoteLibrary:
             for part, piece in found:
                 self._hold(shard, part, piece)
         for shard, future in waiting:
-            for part, content in future.result():
-                self._hold(shard, part, content)
+            for part, piece in future.result():
+                self._hold(shard, part, piece)
 
-    def _part(self, shard: str, layout: ShardParts, part: Part) -> bytes:
+    def _part(self, shard: str, layout: ShardParts, part: Part) -> Content:
         """A part that is held, or fetched now."""
         with self._lock:
             if (shard, part.offset) in self._held:
@@ -271,7 +274,7 @@ class RemoteLibrary:
         self._hold(shard, part, content)
         return content
 
-    def _hold(self, shard: str, part: Part, content: bytes) -> None:
+    def _hold(self, shard: str, part: Part, content: Content) -> None:
         """Keep a part; the ones not used for longest make room."""
         with self._lock:
             if (shard, part.offset) not in self._held:
@@ -281,7 +284,7 @@ class RemoteLibrary:
                 self._held_bytes -= len(self._held.popitem(last=False)[1])
 
 
-def _checked(library: RemoteLibrary, shard: str, layout: ShardParts, group: Sequence[Part]) -> list[tuple[Part, bytes]]:
+def _checked(library: RemoteLibrary, shard: str, layout: ShardParts, group: Sequence[Part]) -> list[tuple[Part, Content]]:
     """A range's parts, each compared with its digest; asked for a second time where one differs."""
     for attempt in (0, 1):
         try:
@@ -294,7 +297,7 @@ def _checked(library: RemoteLibrary, shard: str, layout: ShardParts, group: Sequ
 
 def _ranges(files: Any, wanted: Sequence[tuple[str, int, int]]) -> list[bytes]:
     """Bytes of several ranges at once, where the file system can; nothing in place of what did not come."""
-    if len(wanted) < 2 or not getattr(files, "async_impl", False):
+    if not wanted or not getattr(files, "async_impl", False):
         return [b""] * len(wanted)
     came = files.cat_ranges(*map(list, zip(*wanted, strict=True)), batch_size=THREADS, on_error="return")
     return [content if isinstance(content, bytes) else b"" for content in came]
@@ -368,7 +371,7 @@ class _Partial:
             with replacing(self.content) as target, target.open("wb") as file:
                 file.truncate(self.layout.size)
 
-    def write(self, found: Sequence[tuple[Part, bytes]]) -> None:
+    def write(self, found: Sequence[tuple[Part, Content]]) -> None:
         """Keep parts.
 
         Raises:

@@ -18,7 +18,7 @@ from temimagenet.storage.shard import Shard, index_of, replacing, sha256_of, sid
 
 __all__ = ["repack_library"]
 
-_ALWAYS = ("image", "row_shift_A", "columns")
+_ALWAYS = ("row_shift_A", "columns", "image")
 
 
 def repack_library(
@@ -83,21 +83,20 @@ def _repack(shard: Shard, path: Path, maps: Sequence[str] | None, task: str) -> 
     rows = len(shard)
     with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
         shard.copy_tables(file)
-        # As in other shards, maps come last.
-        for name in _ALWAYS:
-            for row in range(rows):
+        # All of a sample side by side: who streams it asks once.
+        scales = {name: np.empty((rows, 2)) for name in chosen if name in SCALED}
+        for row in range(rows):
+            for name in _ALWAYS:
                 _put(file, name, rows, row, shard.stored(name, row))
-        for name in chosen:
-            if name in SCALED:
-                pairs = np.empty((rows, 2))
-                for row in range(rows):
+            for name in chosen:
+                if name in scales:
                     scaled = shard.scaled(name, row)
-                    pairs[row] = scaled.offset, scaled.step
+                    scales[name][row] = scaled.offset, scaled.step
                     _put(file, name, rows, row, scaled.integers)
-                file[f"{name}_scale"] = pairs
-            else:
-                for row in range(rows):
+                else:
                     _put(file, name, rows, row, shard.mask(name, row))
+        for name, pairs in scales.items():
+            file[f"{name}_scale"] = pairs
         file["columns"].attrs.update(shard.attributes("columns"))
         file.attrs["task"] = task
         file.attrs["dense"] = set(chosen) == set(MAPS)

@@ -28,12 +28,13 @@ from temimagenet.errors import LabelError, RecipeError, ShardError, TEMImageNetE
 from temimagenet.hdf5 import own_dataset, read_whole
 from temimagenet.imaging.fourier import FourierImage
 from temimagenet.imaging.scan import Scan
-from temimagenet.labels import MAPS, SCALED, Columns, Scaled, check_labels, quantise
+from temimagenet.labels import INTENSITIES, MAPS, SCALED, Columns, Scaled, check_labels, quantise
 from temimagenet.recipe import Engine, SampleSpec, spec_from_json, spec_to_json
 from temimagenet.render import Sample, draw_label
 from temimagenet.storage.parts import (
     ANEW,
     DIGEST,
+    Content,
     LocalParts,
     Source,
     read_sidecar,
@@ -88,7 +89,7 @@ _TABLES: Mapping[str, tuple[str, tuple[int, ...]]] = {
 
 _SERIES = ("series/start", "series/cell_A", "series/hk", "series/coefficients")
 _CHUNKED_SERIES = ("hk", "coefficients")
-"""Large arrays of the series table, which only the 2x maps need."""
+"""Large arrays of the series table, which only intensities that are not stored need."""
 
 _DTYPES: Mapping[str, str] = {"image": "<u2", "row_shift_A": "<f4", "columns": "<f8"}
 _MOST_SAMPLE_BYTES = 2**28
@@ -559,7 +560,7 @@ class Shard:
                 drawn[name] = torch.from_numpy(self._chunk(name, row, (edge, edge)).astype(np.float32))
             else:
                 self._check_drawn(name, spec)
-                if "2x" in name and series is None:
+                if name in INTENSITIES and series is None:
                     series = self.series(row)
                 values = draw_label(name, spec, columns, series, scan, clean_peak)
                 drawn[name] = quantise(values).restore() if name in SCALED else values
@@ -732,7 +733,7 @@ def _read_chunk(source: Source, name: str, row: int, shape: tuple[int, ...] | No
     return values
 
 
-def _inflated(packed: bytes, whole: int) -> bytes:
+def _inflated(packed: Content, whole: int) -> bytes:
     """What was deflated, never more than a byte beyond the size that it must have."""
     inflate = zlib.decompressobj()
     try:
