@@ -1,7 +1,8 @@
 """Samples a second of a library that is streamed from a server of this machine, and of the same library in its folder.
 
-Image and one label, in order and shuffled, in one process and by two workers; the first ten batches, in which workers
-start and shards are opened, are told apart. The server is a process of its own. Prints numbers.
+Image and one label, drawn as it is read or stored in a repacked copy, in order and shuffled, in one process and by two
+workers; the first ten batches, in which workers start and shards are opened, are told apart. The server is a process of
+its own. Prints numbers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader
 from builder.render import render_library
 from temimagenet import TEMImageNet, collate
 from temimagenet.recipe import load_recipe
+from temimagenet.storage import repack_library
 
 SAMPLES = int(os.environ.get("TEMIMAGENET_BENCHMARK_SAMPLES", "1200"))
 LABEL = "gaussianMask"
@@ -56,17 +58,19 @@ def _rates(place: str | Path, workers: int, shuffle: bool) -> list[tuple[float, 
 
 
 def test_streaming(tmp_path: Path) -> None:
-    """The folder and the server in turn."""
+    """The folder and the server in turn, of the library and of a repacked copy."""
     recipe = replace(load_recipe("v1"), samples=SAMPLES, engines=("linear",))
-    render_library(recipe, tmp_path / "library", workers=2, samples_per_shard=200)
+    render_library(recipe, tmp_path / "compact", workers=2, samples_per_shard=200)
+    repack_library(tmp_path / "compact", tmp_path / "repacked", [LABEL])
     print(f"\n{SAMPLES} samples of {recipe.image_size} x {recipe.image_size}, image + {LABEL}, batches of {_BATCH}:")
-    with _server(tmp_path / "library") as address:
-        for workers, shuffle in ((0, False), (0, True), (2, False), (2, True)):
-            middle, parts = [], []
-            for name, place in (("folder", tmp_path / "library"), ("streamed", address)):
-                first, rates = zip(*_rates(place, workers, shuffle), strict=True)
-                middle.append(np.median(rates))
-                spread = f"{min(rates):.0f} to {max(rates):.0f}"
-                parts.append(f"{name} {middle[-1]:.0f} samples/s ({spread}) after {np.median(first):.2f} s")
-            how = f"{workers or 'no'} workers, {'shuffled' if shuffle else 'in order'}"
-            print(f"  {how}: {', '.join(parts)}; {middle[0] / middle[1]:.2f} times as long")
+    for kind in ("compact", "repacked"):
+        with _server(tmp_path / kind) as address:
+            for workers, shuffle in ((0, False), (0, True), (2, False), (2, True)):
+                middle, parts = [], []
+                for name, place in (("folder", tmp_path / kind), ("streamed", address)):
+                    first, rates = zip(*_rates(place, workers, shuffle), strict=True)
+                    middle.append(np.median(rates))
+                    spread = f"{min(rates):.0f} to {max(rates):.0f}"
+                    parts.append(f"{name} {middle[-1]:.0f} samples/s ({spread}) after {np.median(first):.2f} s")
+                how = f"{workers or 'no'} workers, {'shuffled' if shuffle else 'in order'}"
+                print(f"  {kind}, {how}: {', '.join(parts)}; {middle[0] / middle[1]:.2f} times as long")

@@ -28,6 +28,13 @@ _TYPES = {
 }
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    """A thread a connection."""
+
+    request_queue_size = 128
+    """Connections that wait to be taken: of more, clients ask again a second later, and workers open eight each."""
+
+
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves one folder; a `Range: bytes=a-b` request gets 206 and just those bytes (RFC 9110, section 14)."""
 
@@ -98,7 +105,8 @@ def _size_of(path: Path) -> int | None:
 def _leads_inside(path: Path, folder: Path) -> bool:
     """Whether a path below a folder stays there, whatever links there are on the way."""
     below = len(path.parts) - len(folder.parts)
-    if any(os.path.islink(part) for part in (path, *path.parents)[:below]):
+    # Path.is_symlink raises at names that are too long.
+    if any(os.path.islink(part) for part in (path, *path.parents)[:below]):  # noqa: PTH114
         return path.resolve().is_relative_to(folder)
     return True
 
@@ -139,7 +147,7 @@ def make_server(
 
     for candidate in _ports(host, port):
         try:
-            return http.server.ThreadingHTTPServer((host, candidate), handler)
+            return _Server((host, candidate), handler)
         except OSError:
             continue
     raise OSError(f"no free port on {host}")

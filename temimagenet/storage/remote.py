@@ -284,7 +284,9 @@ class RemoteLibrary:
                 self._held_bytes -= len(self._held.popitem(last=False)[1])
 
 
-def _checked(library: RemoteLibrary, shard: str, layout: ShardParts, group: Sequence[Part]) -> list[tuple[Part, Content]]:
+def _checked(
+    library: RemoteLibrary, shard: str, layout: ShardParts, group: Sequence[Part]
+) -> list[tuple[Part, Content]]:
     """A range's parts, each compared with its digest; asked for a second time where one differs."""
     for attempt in (0, 1):
         try:

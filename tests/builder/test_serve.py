@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from builder.serve import make_server
+from builder.serve import make_server, served
 
 
 @pytest.fixture
@@ -79,6 +81,33 @@ def test_nothing_outside_the_folder_is_served(address, path):
         status, _, body = ask(address, path, **headers)
         assert status == 404
         assert b"secret" not in body or b"secret.txt" in body
+
+
+def test_links_to_folders_outside_lead_nowhere_and_links_inside_do(address, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/secret.txt").write_text("secret")
+    (tmp_path / "site/away").symlink_to(tmp_path / "other")
+    (tmp_path / "site/here").symlink_to(tmp_path / "site/data.h5")
+    assert ask(address, "/away/secret.txt")[0] == 404
+    assert ask(address, "/away/secret.txt", Range="bytes=0-1")[0] == 404
+    assert ask(address, "/here", Range="bytes=3-4")[2] == bytes([3, 4])
+
+
+def test_a_folder_that_is_reached_by_a_link_is_served(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/a.txt").write_text("a")
+    (tmp_path / "link").symlink_to(tmp_path / "site")
+    with served(tmp_path / "link") as address, urllib.request.urlopen(address + "a.txt", timeout=10) as reply:
+        assert reply.read() == b"a"
+
+
+def test_connections_of_many_workers_wait_their_turn(tmp_path):
+    """Where the system refuses one, its client asks again a second later."""
+    server = make_server(tmp_path, port=0)
+    connections = [socket.create_connection(server.server_address[:2], timeout=0.9) for _ in range(40)]
+    for connection in connections:
+        connection.close()
+    server.server_close()
 
 
 def test_a_taken_port_gives_a_free_one(address, tmp_path):

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from builder.publish import dataset_card, plan_publication, publish, shipped_weights
 from temimagenet import LABELS, TEMImageNet, collate
 from temimagenet.errors import DatasetError, HubError, ShardError
-from temimagenet.storage import read_catalogue, remote, verify_library
+from temimagenet.storage import read_catalogue, remote, repack_library, verify_library
 from temimagenet.storage.parts import ShardParts
 from temimagenet.storage.remote import RemoteLibrary
 
@@ -413,6 +413,24 @@ def test_streams_fetch_little_more_than_they_need(published, library, monkeypatc
         rows = range(len(layout._by_name) and json.loads(path.with_suffix(".json").read_text())["rows"])
         needed += sum(part.size for part in [*layout.rest, *layout.needed(rows, ["gaussianMask"])])
     assert published.sent(r"\.h5$") == needed
+
+
+def test_a_sample_of_a_repacked_library_is_one_request(hub, library, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "GAP_BYTES", 0)
+    repack_library(library, tmp_path / "fast", ["gaussianMask"])
+    publish(plan_publication(tmp_path / "fast", REPO))
+    data = TEMImageNet(at(hub), None, labels=["gaussianMask"], streaming=True)
+    chosen = [0, 3, 5, 8]
+    data.__getitems__(chosen)
+    hub.requests.clear()
+    chosen = [2, 7, 9]
+    found = data.__getitems__(chosen)
+    assert len(hub.requests) == len(chosen)
+    local = TEMImageNet(library, None, labels=["gaussianMask"])
+    same(found, [local[index] for index in chosen])
+    # What was fetched is read from memory.
+    data.__getitems__(chosen)
+    assert len(hub.requests) == len(chosen)
 
 
 def test_batches_of_workers_are_streamed_in_parallel(published, library):

@@ -11,6 +11,7 @@ import torch
 from temimagenet import LABELS, TEMImageNet
 from temimagenet.errors import LabelError, ShardError
 from temimagenet.storage import repack_library, verify_library
+from temimagenet.storage.parts import read_sidecar
 
 
 def same(one, other, labels):
@@ -38,6 +39,23 @@ def test_a_copy_with_chosen_labels_gives_equal_samples_of_all(library, tmp_path)
         # Any reader of HDF5 finds the same numbers.
         first = TEMImageNet(library, None, labels=[])[0]
         assert (file["image"][0] == first.image.numpy()).all()
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_label_that_the_copy_lacks_is_redrawn_when_it_is_the_only_one(library, tmp_path, name):
+    repack_library(library, tmp_path / "fast", ())
+    same(*(TEMImageNet(root, None, labels=[name]) for root in (library, tmp_path / "fast")), [name])
+
+
+def test_all_that_is_read_of_a_sample_lies_side_by_side(library, tmp_path):
+    repack_library(library, tmp_path / "fast", ("gaussianMask", "circularMask"))
+    shard = tmp_path / "fast/shards/linear-00000.h5"
+    layout = read_sidecar(shard)
+    # HDF5's own structures lie within the first sample.
+    for row in range(1, 10):
+        parts = layout.needed([row], ("gaussianMask", "circularMask"))
+        assert len(parts) == 5
+        assert parts[-1].end - parts[0].offset == sum(part.size for part in parts)
 
 
 def test_a_plain_copy_keeps_what_was_stored_and_is_not_made_twice(library, tmp_path):
