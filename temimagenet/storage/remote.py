@@ -230,9 +230,16 @@ class RemoteLibrary:
         layout = self.layout(shard)
         _, _, pool = self._connect()
         groups = merge(layout.rest, gap=GAP_BYTES, most=RANGE_BYTES)
-        waiting = [pool.submit(_checked, self, shard, layout, group) for group in groups]
-        rest = [content for future in waiting for _, content in future.result()]
-        parts = PartFile(layout, rest, lambda part: self._part(shard, layout, part))
+        for attempt in (0, 1):
+            waiting = [pool.submit(_checked, self, shard, layout, group) for group in groups]
+            rest = [content for future in waiting for _, content in future.result()]
+            try:
+                parts = PartFile(layout, rest, lambda part: self._part(shard, layout, part))
+                break
+            except ShardError:
+                # Its pieces have one digest together.
+                if attempt:
+                    raise
         return Shard(PurePosixPath(f"{self.address}/{shard}"), source=parts)
 
     def prefetch(self, wanted: Mapping[str, Iterable[int]], labels: Sequence[str]) -> None:
@@ -405,6 +412,20 @@ class _Partial:
                     except ShardError:
                         self.have.discard(part.offset)
 
+    def forget_wrong_rest(self) -> bool:
+        """Compare the pieces that are not in chunks with their digest; where it differs they count as missing."""
+        try:
+            self.layout.check_rest(self._rest())
+        except ShardError:
+            self.have -= {gap.offset for gap in self.layout.rest}
+            return True
+        return False
+
+    def _rest(self) -> list[bytes]:
+        """The pieces that are not in chunks."""
+        with self.content.open("rb") as file:
+            return [os.pread(file.fileno(), gap.size, gap.offset) for gap in self.layout.rest]
+
     def finish(self) -> None:
         """Check what cannot be checked part by part; a shard that is all there takes its own name.
 
@@ -419,12 +440,7 @@ class _Partial:
                 self.content.replace(self.path)
                 self.list.unlink()
                 return
-            with self.content.open("rb") as file:
-                rest = []
-                for gap in self.layout.rest:
-                    file.seek(gap.offset)
-                    rest.append(file.read(gap.size))
-            self.layout.check_rest(rest, asked=True)
+            self.layout.check_rest(self._rest(), asked=True)
         except ShardError:
             self.list.unlink(missing_ok=True)
             self.content.unlink(missing_ok=True)
@@ -489,14 +505,19 @@ def download_library(
         if sum(part.size for part in parts) > WHOLE_SHARE * layout.size:
             parts = layout.parts
         missing = [part for part in parts if part.offset not in partial.have]
-        if not missing:
-            continue
-        partial.begin()
+        if missing:
+            partial.begin()
+        # What an interruption left is finished, too.
         partials.append(partial)
         waiting += [(partial, group) for group in merge(missing, gap=GAP_BYTES, most=RANGE_BYTES)]
     with replacing(root / MANIFEST) as target:
         target.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     _fetch_all(library, pool, waiting)
+    again = [partial for partial in partials if partial.forget_wrong_rest()]
+    for partial in again:
+        partial.begin()
+    rests = [(partial, merge(partial.layout.rest, gap=GAP_BYTES, most=RANGE_BYTES)) for partial in again]
+    _fetch_all(library, pool, [(partial, group) for partial, groups in rests for group in groups])
     for partial in partials:
         partial.finish()
 

@@ -1,7 +1,8 @@
-"""The campaign of faults: damaged libraries, micrographs and sessions, killed writers, full disks. Prints its figures.
+"""The campaign of faults: damaged libraries, micrographs and sessions, killed writers, full disks, bad networks.
 
-    python tests/faults/campaign.py --files 10000 --opened 1000 --kills 50 --disks 30
+    python tests/faults/campaign.py --files 10000 --opened 1000 --kills 50 --disks 30 --networks 200
 
+Prints its figures.
 Every figure that should be 0 decides the exit status.
 """
 
@@ -27,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
+from network import fault_networks  # noqa: E402
 from opened import open_damaged  # noqa: E402
 
 from temimagenet import isolated  # noqa: E402
@@ -73,10 +75,10 @@ def small_recipe(folder: Path, samples: int) -> Recipe:
     return load_recipe(path)
 
 
-def small_library(folder: Path) -> Path:
-    """A library of two shards of three samples."""
-    root = folder / "library"
-    recipe = small_recipe(folder, 6)
+def small_library(folder: Path, samples: int = 6) -> Path:
+    """A library of shards of three samples."""
+    root = folder / f"library-{samples}"
+    recipe = small_recipe(folder, samples)
     tasks = plan_library(recipe, samples_per_shard=3)
     for task in tasks:
         render_shard(task, root)
@@ -211,13 +213,14 @@ def fill_disks(folder: Path, disks: int, seed: int = 1) -> Counter[str]:
 
 
 def main() -> int:
-    """All four parts; 1 where something is as it should not be."""
+    """All parts; 1 where something is as it should not be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=10_000, help="damaged files")
     parser.add_argument("--first", type=int, default=0, help="seed of the first")
     parser.add_argument("--opened", type=int, default=1_000, help="damaged micrographs in HDF5 and sessions")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--disks", type=int, default=30)
+    parser.add_argument("--networks", type=int, default=200, help="downloads and streams over a bad network")
     asked = parser.parse_args()
     # Writers are forked: what is not yet written would be written by each of them.
     tell = functools.partial(print, flush=True)
@@ -262,8 +265,18 @@ def main() -> int:
             f"corrupt shards, {disks['left over']} files left over, {disks['unclear']} unclear errors; all complete "
             "once there was room"
         )
+        begin = time.monotonic()
+        networks = fault_networks(small_library(folder, 24), folder, asked.networks) if asked.networks else Counter()
+        tell(
+            f"{asked.networks} uses of a network with {networks['faults']} faults, {time.monotonic() - begin:.0f} s: "
+            f"{networks['downloaded']} downloaded, {networks['streamed']} streamed, {networks['refused']} of them only "
+            f"after an error that names the file; {networks['killed']} downloads killed before, "
+            f"{networks['killed in a shard']} in the midst of a shard; {networks['wrong']} with wrong samples, "
+            f"{networks['fetched again']} finished shards fetched again, {networks['unclear']} unclear errors"
+        )
     wrong = len(bad) + len(strange) + sum(kills[key] for key in ("corrupt", "lost", "left over"))
-    return int(wrong + sum(disks[key] for key in ("corrupt", "left over", "unclear")) > 0)
+    wrong += sum(disks[key] for key in ("corrupt", "left over", "unclear"))
+    return int(wrong + sum(networks[key] for key in ("wrong", "fetched again", "unclear")) > 0)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ from temimagenet.storage import verify_library
 LABELS = ("noNoise", "noBackgroundnoNoise", "gaussianMask", "noNoiseUpinterpolation2x", "position")
 
 
-def digest_of(sample) -> str:
+def digest_of(sample, labels=LABELS) -> str:
     """A digest of everything that a sample holds."""
     columns = sample.columns
-    parts = [sample.image, *(sample.labels[name] for name in LABELS)]
+    parts = [sample.image, *(sample.labels[name] for name in labels)]
     arrays = [part.numpy() for part in parts]
     arrays += [columns.xy_px, columns.weight_A2, columns.atoms, columns.kind, sample.row_shift_A]
     if columns.crlb_A is not None:

@@ -1,4 +1,4 @@
-"""Damaged libraries, killed writers and full disks: a fixed subset of `campaign.py`, and all of it when asked for."""
+"""Damaged libraries, killed writers, full disks, bad networks: a fixed part of `campaign.py`; all of it when asked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from campaign import fill_disks, judged, kill_writers, small_library
+from network import fault_networks
 
 CAMPAIGN = Path(__file__).with_name("campaign.py")
 
@@ -34,6 +35,13 @@ def test_full_disks_leave_nothing(tmp_path):
     count = fill_disks(tmp_path, 4)
     assert count["refused"] > 0
     assert not count["corrupt"] + count["left over"] + count["unclear"]
+
+
+def test_bad_networks_change_nothing(tmp_path):
+    count = fault_networks(small_library(tmp_path, 24), tmp_path, 12)
+    assert count["downloaded"] + count["streamed"] == 12
+    assert count["faults"] > 30
+    assert not count["wrong"] + count["fetched again"] + count["unclear"]
 
 
 @pytest.mark.slow
