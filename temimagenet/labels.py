@@ -102,8 +102,8 @@ class Columns:
 
     def inside(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Which columns lie on the area of an image's pixels."""
-        low, high = -0.5, np.array([shape[1], shape[0]]) - 0.5
-        within: NDArray[np.bool_] = np.all((self.xy_px >= low) & (self.xy_px < high), axis=1)
+        x, y = self.xy_px.T
+        within: NDArray[np.bool_] = (x >= -0.5) & (x < shape[1] - 0.5) & (y >= -0.5) & (y < shape[0] - 0.5)
         return within
 
 

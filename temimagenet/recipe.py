@@ -8,6 +8,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -304,6 +305,10 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 
 _MOST_SAMPLES = 10**9
 _MOST_PIXELS = 4096
+
+_SPECS = 8192
+"""Specifications kept once read, of some 3 kB each: to read one takes as long as to read an image."""
+
 _MOST_SHARE = 1000
 _MOST_CELL_A = 2000.0
 
@@ -454,8 +459,9 @@ def spec_to_json(spec: SampleSpec) -> str:
     return json.dumps(fields, sort_keys=True)
 
 
+@lru_cache(maxsize=_SPECS)
 def spec_from_json(text: str) -> SampleSpec:
-    """The spec that `spec_to_json` wrote.
+    """The spec that `spec_to_json` wrote; who reads samples again and again gets the same object.
 
     Raises:
         RecipeError: the text is not a spec.

@@ -12,7 +12,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -358,9 +358,12 @@ class _SeriesTable:
         group["start"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         group["cell_A"] = np.stack([series.cell_A for series in self._series])
         options = {"shuffle": True, "compression": _COMPRESSION}
-        group.create_dataset("hk", data=np.concatenate([series.hk for series in self._series]), **options)
         values = torch.cat([series.coefficients for series in self._series])
-        group.create_dataset("coefficients", data=torch.view_as_real(values).numpy(), **options)
+        arrays = (np.concatenate([series.hk for series in self._series]), torch.view_as_real(values).numpy())
+        for name, data in zip(_CHUNKED_SERIES, arrays, strict=True):
+            # HDF5 packs chunks when it closes or flushes a dataset, in a process of several threads maybe later: shards
+            # of the same samples must be the same bytes.
+            group.create_dataset(name, data=data, **options).flush()
 
 
 _OPEN: weakref.WeakSet[Shard] = weakref.WeakSet()
@@ -520,7 +523,8 @@ class Shard:
         kinds = self._kinds(row)
         bound = table[:, 8:10]
         kind = table[:, 6]
-        if not np.isfinite(table[:, [0, 1, 2, 3, 6]]).all() or ((kind < 0) | (kind >= len(kinds))).any():
+        finite = np.isfinite(table[:, :4]).all() and np.isfinite(kind).all()
+        if not finite or (len(kind) and not 0 <= kind.min() <= kind.max() < len(kinds)):
             raise ShardError(f"{self.path}, sample {row}: columns that cannot be; {ANEW}")
         return Columns(
             np.ascontiguousarray(table[:, 0:2]),
@@ -684,12 +688,9 @@ class Shard:
     def _kinds(self, row: int) -> tuple[str, ...]:
         """Compositions of the kinds of column."""
         try:
-            kinds = json.loads(str(self._tables["kinds"][row]))
+            return _kinds_of(str(self._tables["kinds"][row]))
         except (ValueError, RecursionError) as error:
-            raise ShardError(f"{self.path}, sample {row}: kinds are no JSON ({error}); {ANEW}") from error
-        if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-            raise ShardError(f"{self.path}, sample {row}: kinds are no list of names; {ANEW}")
-        return tuple(kinds)
+            raise ShardError(f"{self.path}, sample {row}: kinds cannot be read ({error}); {ANEW}") from error
 
     def _check_sample(self, row: int, image: NDArray[np.uint16]) -> None:
         """Compare a sample with its own digest, where no sidecar has digests of chunks."""
@@ -699,6 +700,19 @@ class Shard:
             raise ShardError(
                 f"{self.path}, sample {row}: SHA-256 is {found}, the shard says {self.digest(row)}; {ANEW}"
             )
+
+
+@lru_cache(maxsize=1024)
+def _kinds_of(text: str) -> tuple[str, ...]:
+    """Compositions from their JSON.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+    kinds = json.loads(text)
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise ValueError("no list of names")
+    return tuple(kinds)
 
 
 def _local_source(path: Path, sidecar_sha256: str | None) -> LocalParts | None:

@@ -110,6 +110,20 @@ def test_two_processes_write_what_one_writes(library, recipe, tmp_path):
     assert contents(tmp_path / "two") == contents(library)
 
 
+def test_a_shard_does_not_depend_on_when_its_datasets_are_closed(recipe, library, tmp_path, monkeypatch):
+    """Dask looks at the frames of its workers and keeps what is in them for a while; HDF5 packs chunks at closing."""
+    make, kept = h5py.Group.create_dataset, []
+
+    def keep(*args, **options):
+        kept.append(make(*args, **options))
+        return kept[-1]
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", keep)
+    path = render_shard(plan_library(recipe, samples_per_shard=10)[0], tmp_path)
+    assert len(kept) > 5
+    assert path.read_bytes() == (library / "shards" / path.name).read_bytes()
+
+
 def test_shards_that_are_done_are_not_rendered_again(library_copy, recipe):
     stamps = {p: p.stat().st_mtime_ns for p in (library_copy / "shards").iterdir()}
     render_library(recipe, library_copy, workers=1, samples_per_shard=10)
