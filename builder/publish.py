@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCardData, HfApi, RepoFile
@@ -20,8 +23,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 
 from temimagenet.bar import progress_bar
 from temimagenet.errors import HubError
+from temimagenet.labels import LABELS, MAPS, POINTS
 from temimagenet.storage import read_catalogue, verify_library
-from temimagenet.storage.library import CATALOGUE, MANIFEST, read_manifest
+from temimagenet.storage.library import CATALOGUE, MANIFEST, check_manifest, open_shard, read_manifest
 from temimagenet.storage.shard import sha256_of
 
 __all__ = ["Publication", "dataset_card", "plan_publication", "publish"]
@@ -85,7 +89,8 @@ def plan_publication(
 
     Raises:
         ShardError: the library is unfinished or damaged.
-        HubError: the Hub cannot be reached, or the tag stands for other content.
+        HubError: the Hub cannot be reached, the repository holds a library of another name, or the tag stands for other
+            content.
     """
     verify_library(root)
     manifest = read_manifest(root)
@@ -97,6 +102,8 @@ def plan_publication(
     with _told(repo):
         api = api or HfApi()
         head, there = _repository(api, repo)
+        if head is not None and MANIFEST in there:
+            _check_repository(api, repo, head, manifest["name"])
         tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo, repo_type=_KIND).tags} if head else {}
     upload, kept = [], []
     for name, content in local.items():
@@ -167,6 +174,15 @@ def _repository(api: HfApi, repo: str) -> tuple[str | None, dict[str, RepoFile]]
     return head, {item.path: item for item in items if isinstance(item, RepoFile)}
 
 
+def _check_repository(api: HfApi, repo: str, head: str, name: str) -> None:
+    """See that a repository holds no library of another name."""
+    with tempfile.TemporaryDirectory() as folder, _one_bar():
+        path = api.hf_hub_download(repo, MANIFEST, repo_type=_KIND, revision=head, local_dir=folder)
+        told = check_manifest(Path(path).read_bytes(), f"{repo}/{MANIFEST}")["name"]
+    if told != name:
+        raise HubError(f"{repo} holds library {told!r}, which {name!r} would replace: name another repository")
+
+
 def _same(content: Path | bytes, there: RepoFile, sha256: str | None) -> bool:
     """Whether a file on the Hub has the same content: large ones by SHA-256, small ones by git's own digest."""
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
@@ -223,6 +239,16 @@ def dataset_card(root: Path, repo: str, tag: str) -> str:
         configs=[{"config_name": "catalogue", "data_files": CATALOGUE, "default": True}],
         dataset_info={"config_name": "catalogue", "features": features},
     )
+    engine = "linear" if "linear" in set(catalogue["engine"]) else str(catalogue["engine"].iat[0])
+    there = set(catalogue.loc[catalogue["engine"] == engine, "split"])
+    split = next(name for name in ("train", "test", "heldout") if name in there)
+    labels, origin = _labels_of(root, str(catalogue["shard"].iat[0]), manifest["files"])
+    shown = next((name for name in ("gaussianMask", *MAPS) if name in labels), None)
+    options = "".join(
+        f', {name}="{value}"'
+        for name, value, usual in (("split", split, "train"), ("engine", engine, "linear"))
+        if value != usual
+    )
     counts = catalogue.groupby(["engine", "split"]).size().unstack(fill_value=0)
     splits = list(counts.columns)
     rows = "\n".join(
@@ -254,8 +280,9 @@ pip install 'temimagenet[hub]'
 ```python
 from temimagenet import TEMImageNet
 
-data = TEMImageNet("hf://{repo}", labels=["gaussianMask", "position"], download=True, revision="{tag}")
-stream = TEMImageNet("hf://{repo}", labels=["circularMask"], streaming=True, revision="{tag}")
+labels = {json.dumps([shown, "position"] if shown else ["position"])}
+data = TEMImageNet("hf://{repo}", labels=labels{options}, download=True, revision="{tag}")
+stream = TEMImageNet("hf://{repo}", labels=labels{options}, streaming=True, revision="{tag}")
 sample = data[0]  # sample.image, sample.labels, sample.columns, sample.spec
 ```
 
@@ -266,14 +293,12 @@ A download fetches only the arrays and rows that are asked for; every byte is co
 | file | what |
 | --- | --- |
 | `{CATALOGUE}` | a row an image: specimen, optics, field, noise, split, where it lies |
-| `shards/*.h5` | images (electron counts), clean images, columns, Fourier series, specifications, in HDF5 |
+| `shards/*.h5` | {origin}, in HDF5 |
 | `shards/*.json` | where each array of each image lies in its shard, with checksums |
 | `{MANIFEST}` | SHA-256 of every file |
 | `weights/*.safetensors` | networks trained on such images |
 
-Labels: `circularMask`, `smallcircularMask`, `gaussianMask`, `noNoise`, `noBackgroundnoNoise`,
-`noNoiseNoBackgroundSuperresolution`, `noNoiseNoBackgroundUpinterpolation2x`, `noNoiseUpinterpolation2x`, `position`,
-`positionRadius`. Labels that a shard does not store are drawn on reading from its columns and series.
+Labels: {", ".join(f"`{name}`" for name in labels)}. Those that a shard does not store are drawn on reading.
 
 ## Licence and citation
 
@@ -289,6 +314,15 @@ Labels: `circularMask`, `smallcircularMask`, `gaussianMask`, `noNoise`, `noBackg
 }}
 ```
 """
+
+
+def _labels_of(root: Path, shard: str, files: dict[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Labels that the samples of a library have, and what its shards hold, in words."""
+    with open_shard(root, shard, files) as first:
+        if first.spec(0).specimen.kind != "unknown":
+            return LABELS, "images (electron counts), clean images, columns, Fourier series, specifications"
+        maps = first.stored_maps
+    return tuple(name for name in LABELS if name in (*maps, *POINTS)), "images, labels and columns that others made"
 
 
 def _feature(kind: str) -> str:

@@ -15,6 +15,7 @@ from temimagenet.errors import ShardError
 from temimagenet.recipe import Recipe, sample_spec
 from temimagenet.render import render, with_bounds
 from temimagenet.storage import finish_library, plan_library, render_shard, shard_is_done
+from temimagenet.storage.library import check_place
 from temimagenet.storage.shard import DENSE_MAPS
 
 __all__ = ["Estimate", "cluster_client", "estimate", "render_library"]
@@ -93,11 +94,16 @@ def render_library(
         The manifest's path.
 
     Raises:
+        ShardError: `root` is no folder, or holds a library of another name.
         TEMImageNetError: a sample cannot be rendered or the disk is full; finished shards stay and a rerun goes on.
     """
     root = root.resolve()
     tasks = plan_library(recipe, dense=dense, bounds=bounds, samples_per_shard=samples_per_shard)
-    root.mkdir(parents=True, exist_ok=True)
+    check_place(root, recipe.name)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ShardError(f"{root}: no folder, and none can be made there ({error})") from error
     waiting = [task for task in tasks if not shard_is_done(task, root)]
     processes = min(workers or os.cpu_count() or 1, max(len(waiting), 1))
     with progress_bar() as progress:
@@ -109,6 +115,8 @@ def render_library(
                 render_shard(task, root, lambda: progress.advance(bar))
         elif waiting:
             with cluster_client(scheduler, processes) as client:
+                if scheduler is not None and not client.scheduler_info()["workers"]:
+                    print(f"{scheduler} has no workers yet: start `dask worker {scheduler} --nthreads 1`", flush=True)
                 futures = client.map(render_shard, waiting, root=root, pure=False)
                 sizes = {future.key: len(task.indices) for future, task in zip(futures, waiting, strict=True)}
                 for future in as_completed(futures):

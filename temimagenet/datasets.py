@@ -103,6 +103,8 @@ class TEMImageNet(Dataset[Sample]):
         address = source if source is not None else str(root)
         if download and streaming:
             raise DatasetError("download and streaming exclude each other: give one")
+        if streaming and source is not None:
+            raise DatasetError(f"{root}: what is streamed is not kept in a folder; give the address {source} alone")
         if (download or streaming) and not is_address(address):
             raise DatasetError(
                 f"{address}: expected the address of a library, such as hf://owner/name or https://...; give it as "

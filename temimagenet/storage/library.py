@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
@@ -43,6 +43,7 @@ __all__ = [
     "ShardTask",
     "check_catalogue",
     "check_manifest",
+    "check_place",
     "close_library",
     "finish_library",
     "open_shard",
@@ -225,17 +226,32 @@ def finish_library(root: Path, recipe: Recipe, tasks: tuple[ShardTask, ...]) -> 
     return close_library(root, recipe.name, recipe.to_json(), [task.name for task in tasks])
 
 
+def check_place(root: Path, name: str) -> None:
+    """See that a folder holds no finished library of another name, before it is written to.
+
+    Raises:
+        ShardError: it does.
+    """
+    try:
+        there = json.loads((root / MANIFEST).read_text(encoding="utf-8"))["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if there != name:
+        raise ShardError(f"{root} holds library {there!r}, which {name!r} would replace: name another folder")
+
+
 def close_library(root: Path, name: str, recipe_json: str, shards: Sequence[str]) -> Path:
     """Write the catalogue, the recipe and the manifest of whole shards; others and temporary files are removed.
 
     Returns:
         The manifest's path.
+
+    Raises:
+        ShardError: the folder holds another library, the disk is full or cannot be written.
     """
+    check_place(root, name)
     wanted = {*shards, *(sidecar_path(Path(shard)).as_posix() for shard in shards)}
-    # Files of other names are not ours to remove.
-    for file in [*(root / "shards").iterdir(), *root.glob(".*.partial")]:
-        if file.relative_to(root).as_posix() not in wanted and _OURS.fullmatch(file.name):
-            file.unlink()
+    remove_others(root, wanted)
     rows = [row for shard in shards for row in _catalogue_rows(root, shard)]
     frame = pd.DataFrame(rows)
     with replacing(root / CATALOGUE) as partial:
@@ -260,6 +276,13 @@ def close_library(root: Path, name: str, recipe_json: str, shards: Sequence[str]
     with replacing(root / MANIFEST) as partial:
         partial.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return root / MANIFEST
+
+
+def remove_others(root: Path, wanted: Collection[str]) -> None:
+    """Remove shards, sidecars and temporary files of a library but those wanted; files of other names are not ours."""
+    for file in [*(root / "shards").iterdir(), *root.glob(".*.partial")]:
+        if file.relative_to(root).as_posix() not in wanted and _OURS.fullmatch(file.name):
+            file.unlink()
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
@@ -342,6 +365,10 @@ def verify_library(root: Path, on_file: Callable[[str], None] = lambda name: Non
         on_file(name)
         path = root / name
         if not path.is_file():
+            if path.with_name(f"{path.name}.part").is_file():
+                raise ShardError(
+                    f"{path}: downloaded in part; give download=True with verify=True to check what is there"
+                )
             raise ShardError(f"{path}: missing, {MANIFEST} names it; render or download it anew")
         found = sha256_of(path)
         if found != facts["sha256"]:

@@ -43,7 +43,7 @@ _TIGHT = 0.9
 
 Content: TypeAlias = bytes | memoryview
 
-ANEW = "render or download it anew"
+ANEW = "render it anew, or download it with verify=True"
 
 _SMALL = ("row_shift_A", "columns")
 _ALWAYS = ("image", *_SMALL)

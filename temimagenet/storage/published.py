@@ -25,7 +25,7 @@ from temimagenet.imaging.scan import Scan, ScanNoise
 from temimagenet.labels import MAPS, SCALARS, SCALED, SMALL_RADIUS, Columns, Scaled, check_labels, point_label
 from temimagenet.recipe import TRAIN_SHARE, Engine, SampleSpec, SpecimenSpec, Split
 from temimagenet.render import Sample
-from temimagenet.storage.library import close_library, shard_is_whole
+from temimagenet.storage.library import check_place, close_library, shard_is_whole
 from temimagenet.storage.shard import SCHEMA, write_shard
 
 __all__ = ["PublishedFolder", "condition_of", "convert_published", "published_radius_A"]
@@ -413,7 +413,7 @@ def convert_published(
     Raises:
         LabelError: the folder has no positions or no radii, or no image has all that the folder has.
         DatasetError: a file is damaged; finished shards stay.
-        ShardError: the disk is full or cannot be written.
+        ShardError: the disk is full or cannot be written, or `out` holds a library of another name.
     """
     places = next((label for label in ("position", "positionRadius") if label in folder.present), None)
     radii = next((label for label in ("radius", "positionRadius", "smallRadius") if label in folder.present), None)
@@ -435,6 +435,7 @@ def convert_published(
         sort_keys=True,
     )
     root = Path(out)
+    check_place(root, name)
     tasks = [
         _ConvertTask(folder, number, images[start : start + samples_per_shard], maps)
         for number, start in enumerate(range(0, len(images), samples_per_shard))

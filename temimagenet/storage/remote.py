@@ -153,7 +153,9 @@ class RemoteLibrary:
                 content = _range(files, where, start, end)
                 if end is not None and len(content) != end - start:
                     if len(content) > end - start:
-                        raise HubError(f"{self.address}/{name}: the server does not answer byte ranges; download it")
+                        raise HubError(
+                            f"{self.address}/{name}: the server does not answer byte ranges, which are needed"
+                        )
                     raise OSError(f"{len(content)} of {end - start} bytes came")
                 return content
             except FileNotFoundError as error:
@@ -510,8 +512,11 @@ def download_library(
         # What an interruption left is finished, too.
         partials.append(partial)
         waiting += [(partial, group) for group in merge(missing, gap=GAP_BYTES, most=RANGE_BYTES)]
-    with replacing(root / MANIFEST) as target:
-        target.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    text = json.dumps(manifest, indent=1)
+    # What is complete may lie where nothing can be written.
+    if not (root / MANIFEST).is_file() or (root / MANIFEST).read_text(encoding="utf-8") != text:
+        with replacing(root / MANIFEST) as target:
+            target.write_text(text, encoding="utf-8")
     _fetch_all(library, pool, waiting)
     again = [partial for partial in partials if partial.forget_wrong_rest()]
     for partial in again:

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from temimagenet.errors import ShardError
 from temimagenet.labels import MAPS, SCALED, check_labels
-from temimagenet.storage.library import CATALOGUE, MANIFEST, open_shard, read_catalogue, read_manifest
+from temimagenet.storage.library import (
+    CATALOGUE,
+    MANIFEST,
+    check_place,
+    open_shard,
+    read_catalogue,
+    read_manifest,
+    remove_others,
+)
 from temimagenet.storage.shard import Shard, index_of, replacing, sha256_of, sidecar_path, write_indexed
 
 __all__ = ["repack_library"]
@@ -29,7 +37,8 @@ def repack_library(
 ) -> Path:
     """Write a library anew without compression, with the maps that training reads; other labels are redrawn as before.
 
-    Samples, splits and values are the same. Shards that are there already, of the same source and labels, are kept.
+    Samples, splits and values are the same; of images that others made, labels that are not stored are absent. Shards
+    that are there already, of the same source and labels, are kept.
 
     Args:
         root: the library.
@@ -41,7 +50,8 @@ def repack_library(
         The copy's manifest.
 
     Raises:
-        ShardError: the library is damaged, `out` is the library itself, or the disk is full.
+        ShardError: the library is damaged, `out` is the library itself or holds one of another name, or the disk is
+            full.
         LabelError: unknown label.
     """
     source, target = Path(root), Path(out)
@@ -49,16 +59,18 @@ def repack_library(
     if source.resolve() == target.resolve():
         raise ShardError(f"{source}: a library cannot be repacked onto itself; name another folder")
     manifest, catalogue = read_manifest(source), read_catalogue(source)
+    check_place(target, manifest["name"])
     files: dict[str, Any] = {}
     for name in sorted(catalogue["shard"].unique()):
         on_shard(name)
         path, told = target / name, manifest["files"][name]["sha256"]
-        task = f"repacked {told} {'' if maps is None else ' '.join(maps)}"
+        task = f"repacked {told} {'as stored' if maps is None else ' '.join(maps)}"
         if not _is_done(path, task):
             with open_shard(source, name, manifest["files"]) as shard:
                 _repack(shard, path, maps, task)
         for file in (path, sidecar_path(path)):
             files[file.relative_to(target).as_posix()] = {"sha256": sha256_of(file), "bytes": file.stat().st_size}
+    remove_others(target, files)
     for name in (CATALOGUE, *(name for name in ("recipe.json",) if name in manifest["files"])):
         with replacing(target / name) as partial:
             partial.write_bytes((source / name).read_bytes())

@@ -120,9 +120,12 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-        raise ShardError(f"cannot write {path}: {reason}; nothing was left there, free space and run again") from error
+        advice = ", free space and run again" if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else ""
+        raise ShardError(f"cannot write {path}: {reason}; nothing was left there{advice}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        # Where nothing can be written, nothing can be removed.
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def write_shard(
@@ -626,7 +629,10 @@ class Shard:
     def _check_drawn(self, name: str, spec: SampleSpec) -> None:
         """Raise `LabelError` for a map that is not stored and that nothing tells how to draw."""
         if spec.specimen.kind == "unknown" and name in MAPS:
-            raise LabelError(f"{self.path}: {name} is absent: the files that it was converted from had none")
+            raise LabelError(
+                f"{self.path}: {name} is absent, and nothing tells how to draw it: others made the image. It has the "
+                "maps of the files that it was converted from; a repacked copy has those that were asked for"
+            )
 
     def _check_row(self, row: int) -> None:
         """Raise `ShardError` where there is no such sample."""
@@ -718,6 +724,8 @@ def _kinds_of(text: str) -> tuple[str, ...]:
 def _local_source(path: Path, sidecar_sha256: str | None) -> LocalParts | None:
     """The parts of a file on this machine; None where no sidecar tells of them and none is asked for."""
     if not path.is_file():
+        if path.with_name(f"{path.name}.part").is_file():
+            raise ShardError(f"{path}: downloaded in part; ask for all of it, with split=None and all that is stored")
         raise ShardError(f"{path}: no such shard; render the library again or download it anew")
     layout = read_sidecar(path, sidecar_sha256)
     return None if layout is None else LocalParts(path, layout)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from hub_server import Fault, HubServer
 from torch.utils.data import DataLoader
 
 from builder.publish import dataset_card, plan_publication, publish, shipped_weights
+from builder.render import render_library
 from temimagenet import LABELS, TEMImageNet, collate
 from temimagenet.errors import DatasetError, HubError, ShardError
 from temimagenet.storage import read_catalogue, remote, repack_library, verify_library
@@ -174,6 +176,12 @@ def test_versions_do_not_change_and_new_ones_replace_only_what_differs(published
     assert ".gitattributes" in repository.commits[repository.head]
     old = TEMImageNet(f"hf://{REPO}", None, streaming=True, revision="v0.1.0")
     assert (len(old), len(TEMImageNet(f"hf://{REPO}", None, streaming=True))) == (24, 14)
+
+
+def test_a_repository_of_another_library_is_left_alone(published, recipe, tmp_path):
+    render_library(replace(recipe, name="other", samples=3), tmp_path / "other", workers=1)
+    with pytest.raises(HubError, match=r"holds library 'tiny', which 'other' would replace"):
+        plan_publication(tmp_path / "other", REPO)
 
 
 def test_a_damaged_library_is_not_published(hub, library_copy):
@@ -383,6 +391,25 @@ def test_a_folder_of_another_version_is_brought_up_to_date(published, library, t
     assert published.sent(r"linear-0000[02]\.h5") == 0
 
 
+def test_a_complete_download_needs_nothing_written(published, library, tmp_path, monkeypatch):
+    options = {"labels": ["gaussianMask"], "where": "index < 5", "download": True, "source": at(published)}
+    TEMImageNet(tmp_path, None, **options)
+
+    def refuse(path):
+        raise AssertionError(f"{path} is written")
+
+    monkeypatch.setattr(remote, "replacing", refuse)
+    same(TEMImageNet(tmp_path, None, **options), TEMImageNet(library, None, labels=["gaussianMask"], where="index < 5"))
+
+
+def test_a_download_in_part_says_so(published, tmp_path):
+    TEMImageNet(tmp_path, None, where="index < 2", download=True, source=at(published))
+    with pytest.raises(ShardError, match=r"linear-00000\.h5: downloaded in part"):
+        verify_library(tmp_path)
+    with pytest.raises(ShardError, match=r"linear-00000\.h5: downloaded in part"):
+        repack_library(tmp_path, tmp_path / "fast")
+
+
 def test_a_folder_that_holds_another_library_is_left_alone(published, library_copy):
     manifest = library_copy / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"name": "tiny"', '"name": "mine"'))
@@ -564,6 +591,8 @@ def test_arguments_that_do_not_go_together(library, tmp_path):
         TEMImageNet("hf://a/b", download=True, streaming=True)
     with pytest.raises(DatasetError, match="source="):
         TEMImageNet(tmp_path, download=True)
+    with pytest.raises(DatasetError, match="not kept in a folder"):
+        TEMImageNet(tmp_path, streaming=True, source="hf://a/b")
     with pytest.raises(DatasetError, match="download=True or streaming=True"):
         TEMImageNet("hf://a/b")
     with pytest.raises(DatasetError, match="download=True or streaming=True"):

@@ -22,7 +22,15 @@ from builder.render import render_library
 from temimagenet import LABELS, TEMImageNet, load_recipe, sample_spec
 from temimagenet.errors import ShardError, TEMImageNetError
 from temimagenet.render import render, with_bounds
-from temimagenet.storage import Shard, finish_library, plan_library, read_catalogue, render_shard, verify_library
+from temimagenet.storage import (
+    Shard,
+    finish_library,
+    plan_library,
+    read_catalogue,
+    render_shard,
+    repack_library,
+    verify_library,
+)
 from temimagenet.storage.parts import ShardParts
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -122,6 +130,23 @@ def test_a_shard_does_not_depend_on_when_its_datasets_are_closed(recipe, library
     path = render_shard(plan_library(recipe, samples_per_shard=10)[0], tmp_path)
     assert len(kept) > 5
     assert path.read_bytes() == (library / "shards" / path.name).read_bytes()
+
+
+def test_a_library_of_another_name_is_not_replaced(library_copy, recipe, tmp_path):
+    before = {path: path.read_bytes() for path in library_copy.rglob("*") if path.is_file()}
+    other = replace(recipe, name="other", samples=3)
+    with pytest.raises(ShardError, match="holds library 'tiny', which 'other' would replace"):
+        render_library(other, library_copy, workers=1)
+    render_library(other, tmp_path / "other", workers=1)
+    with pytest.raises(ShardError, match="holds library 'tiny', which 'other' would replace"):
+        repack_library(tmp_path / "other", library_copy)
+    assert {path: path.read_bytes() for path in library_copy.rglob("*") if path.is_file()} == before
+
+
+def test_a_place_that_cannot_be_written_is_told(recipe, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ShardError, match=r"file: no folder"):
+        render_library(recipe, tmp_path / "file", workers=1)
 
 
 def test_shards_that_are_done_are_not_rendered_again(library_copy, recipe):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from builder.publish import dataset_card
 from temimagenet import LABELS, PublishedTEMImageNet, TEMImageNet, collate, sample_spec
 from temimagenet.cli import app
 from temimagenet.errors import DatasetError, LabelError, RecipeError
@@ -251,6 +254,21 @@ def test_a_converted_library_gives_the_same_samples(tree, tmp_path):
         assert one.radius_A == two.radius_A
         for name in labels:
             assert torch.equal(one.labels[name], two.labels[name]), name
+
+
+def test_the_card_of_a_converted_library_tells_what_it_has(tree, tmp_path):
+    shutil.rmtree(tree / "gaussianMask")
+    out = tmp_path / "library"
+    convert_published(PublishedFolder.open(tree, engine="multislice"), out)
+    card = dataset_card(out, "atoms/published", "v1.3")
+    told = card.split("Labels: ")[1].split("\n")[0]
+    assert "`circularMask`" in told
+    assert "gaussianMask" not in card
+    assert "Fourier series" not in card
+    snippet = card.split("```python\n")[1].split("```")[0]
+    options = dict(re.findall(r'(split|engine)="(\w+)"', snippet))
+    labels = json.loads(re.search(r"labels = (.*)", snippet)[1])
+    assert TEMImageNet(out, labels=labels, **options)[0].labels.keys() == set(labels)
 
 
 def test_a_conversion_goes_on_where_it_stopped(tree, tmp_path):

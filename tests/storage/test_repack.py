@@ -10,7 +10,7 @@ import torch
 
 from temimagenet import LABELS, TEMImageNet
 from temimagenet.errors import LabelError, ShardError
-from temimagenet.storage import repack_library, verify_library
+from temimagenet.storage import Shard, repack_library, verify_library
 from temimagenet.storage.parts import read_sidecar
 
 
@@ -71,7 +71,29 @@ def test_a_plain_copy_keeps_what_was_stored_and_is_not_made_twice(library, tmp_p
     assert json.loads(manifest.read_text())["files"] == written["files"]
 
 
+def test_a_copy_of_no_maps_is_not_one_of_all_that_are_stored(library, tmp_path):
+    repack_library(library, tmp_path / "fast", ["position"])
+    with Shard(tmp_path / "fast/shards/linear-00000.h5") as shard:
+        assert shard.stored_maps == ()
+    repack_library(library, tmp_path / "fast")
+    with Shard(tmp_path / "fast/shards/linear-00000.h5") as shard:
+        assert shard.stored_maps == ("noNoise", "noBackgroundnoNoise")
+
+
+def test_shards_of_an_earlier_copy_are_removed(library, tmp_path):
+    repack_library(library, tmp_path / "fast")
+    old = tmp_path / "fast/shards/linear-00009.h5"
+    old.write_bytes(b"old")
+    (tmp_path / "fast/shards/notes.txt").write_text("mine")
+    repack_library(library, tmp_path / "fast")
+    assert not old.exists()
+    assert (tmp_path / "fast/shards/notes.txt").exists()
+
+
 def test_bad_requests_are_refused(library, library_copy, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ShardError, match=r"cannot write .*file"):
+        repack_library(library, tmp_path / "file")
     with pytest.raises(ShardError, match="onto itself"):
         repack_library(library_copy, library_copy)
     with pytest.raises(LabelError, match="unknown label"):
