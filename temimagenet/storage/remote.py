@@ -512,11 +512,11 @@ def download_library(
         # What an interruption left is finished, too.
         partials.append(partial)
         waiting += [(partial, group) for group in merge(missing, gap=GAP_BYTES, most=RANGE_BYTES)]
-    text = json.dumps(manifest, indent=1)
+    text = json.dumps(manifest, indent=1).encode()
     # What is complete may lie where nothing can be written.
-    if not (root / MANIFEST).is_file() or (root / MANIFEST).read_text(encoding="utf-8") != text:
+    if not (root / MANIFEST).is_file() or (root / MANIFEST).read_bytes() != text:
         with replacing(root / MANIFEST) as target:
-            target.write_text(text, encoding="utf-8")
+            target.write_bytes(text)
     _fetch_all(library, pool, waiting)
     again = [partial for partial in partials if partial.forget_wrong_rest()]
     for partial in again:
