@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ from temimagenet.bar import progress_bar
 from temimagenet.errors import HubError
 from temimagenet.labels import LABELS, MAPS, POINTS
 from temimagenet.storage import read_catalogue, verify_library
-from temimagenet.storage.library import CATALOGUE, MANIFEST, check_manifest, open_shard, read_manifest
+from temimagenet.storage.library import CATALOGUE, MANIFEST, open_shard, read_manifest
+from temimagenet.storage.remote import RemoteLibrary
 from temimagenet.storage.shard import sha256_of
 
 __all__ = ["Publication", "dataset_card", "plan_publication", "publish"]
@@ -102,8 +102,10 @@ def plan_publication(
     with _told(repo):
         api = api or HfApi()
         head, there = _repository(api, repo)
-        if head is not None and MANIFEST in there:
-            _check_repository(api, repo, head, manifest["name"])
+        if MANIFEST in there:
+            told = RemoteLibrary(f"hf://{repo}", head).manifest()["name"]
+            if told != manifest["name"]:
+                raise HubError(f"{repo} holds library {told!r}, which {manifest['name']!r} would replace: name another")
         tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo, repo_type=_KIND).tags} if head else {}
     upload, kept = [], []
     for name, content in local.items():
@@ -172,15 +174,6 @@ def _repository(api: HfApi, repo: str) -> tuple[str | None, dict[str, RepoFile]]
         return None, {}
     items = api.list_repo_tree(repo, recursive=True, revision=head, repo_type=_KIND)
     return head, {item.path: item for item in items if isinstance(item, RepoFile)}
-
-
-def _check_repository(api: HfApi, repo: str, head: str, name: str) -> None:
-    """See that a repository holds no library of another name."""
-    with tempfile.TemporaryDirectory() as folder, _one_bar():
-        path = api.hf_hub_download(repo, MANIFEST, repo_type=_KIND, revision=head, local_dir=folder)
-        told = check_manifest(Path(path).read_bytes(), f"{repo}/{MANIFEST}")["name"]
-    if told != name:
-        raise HubError(f"{repo} holds library {told!r}, which {name!r} would replace: name another repository")
 
 
 def _same(content: Path | bytes, there: RepoFile, sha256: str | None) -> bool:

@@ -116,7 +116,8 @@ def render_library(
         elif waiting:
             with cluster_client(scheduler, processes) as client:
                 if scheduler is not None and not client.scheduler_info()["workers"]:
-                    print(f"{scheduler} has no workers yet: start `dask worker {scheduler} --nthreads 1`", flush=True)
+                    told = f"{scheduler} has no workers yet: start `dask worker {scheduler} --nthreads 1`"
+                    progress.console.print(told, markup=False, soft_wrap=True)
                 futures = client.map(render_shard, waiting, root=root, pure=False)
                 sizes = {future.key: len(task.indices) for future, task in zip(futures, waiting, strict=True)}
                 for future in as_completed(futures):

@@ -20,6 +20,7 @@ from temimagenet.errors import ShardError, TEMImageNetError
 from temimagenet.labels import INTENSITIES
 
 __all__ = [
+    "ALWAYS",
     "ANEW",
     "DIGEST",
     "Content",
@@ -46,7 +47,9 @@ Content: TypeAlias = bytes | memoryview
 ANEW = "render it anew, or download it with verify=True"
 
 _SMALL = ("row_shift_A", "columns")
-_ALWAYS = ("image", *_SMALL)
+ALWAYS = ("image", *_SMALL)
+"""Arrays that every sample is read from."""
+
 _HEX = re.compile(rf"[0-9a-f]{{{DIGEST}}}")
 _DTYPE = re.compile(r"[<>|]?[biuf][0-9]{1,2}")
 _FILTERS = (("shuffle", "deflate"), ())
@@ -224,7 +227,7 @@ class ShardParts:
         Raises:
             ShardError: there is no such row.
         """
-        arrays = [name for name in (*_ALWAYS, *labels) if name in self.forms]
+        arrays = [name for name in (*ALWAYS, *labels) if name in self.forms]
         found = {self.chunk(name, row) for row in rows for name in arrays}
         if any(name in INTENSITIES and name not in self.forms for name in labels):
             found.update(self.series)

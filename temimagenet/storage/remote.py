@@ -12,13 +12,22 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
 from temimagenet.errors import HubError, ShardError
-from temimagenet.storage.library import CATALOGUE, MANIFEST, RECIPE, check_catalogue, check_manifest, sidecar_sha256
+from temimagenet.storage.library import (
+    CATALOGUE,
+    MANIFEST,
+    RECIPE,
+    check_catalogue,
+    check_manifest,
+    check_place,
+    sidecar_sha256,
+)
 from temimagenet.storage.parts import Content, LocalParts, Part, PartFile, ShardParts, merge, place, read_sidecar
 from temimagenet.storage.shard import Shard, replacing, sha256_of
 
@@ -485,7 +494,7 @@ def download_library(
 
     Raises:
         HubError: something cannot be had; what came before stays.
-        ShardError: a checksum differs, or the disk is full.
+        ShardError: the folder holds another library, a checksum differs, or the disk is full.
     """
     manifest = library.manifest()
     known = _trusted(root, manifest, recheck)
@@ -558,16 +567,12 @@ def _trusted(root: Path, manifest: dict[str, Any], recheck: bool) -> set[str]:
     """Files that are there, whole and of this manifest; other versions of them are removed.
 
     Raises:
-        HubError: the folder holds another library, which a download would damage.
+        ShardError: the folder holds a library of another name, which a download would damage.
     """
-    old, name = {}, manifest["name"]
-    try:
-        told = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-        old, name = told["files"], told["name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    if name != manifest["name"]:
-        raise HubError(f"{root} holds library {name!r}, not {manifest['name']!r}: download into another folder")
+    check_place(root, manifest["name"])
+    old = {}
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        old = json.loads((root / MANIFEST).read_text(encoding="utf-8"))["files"]
     known = set()
     for file, facts in manifest["files"].items():
         path = root / file

@@ -22,11 +22,10 @@ from temimagenet.storage.library import (
     read_manifest,
     remove_others,
 )
+from temimagenet.storage.parts import ALWAYS
 from temimagenet.storage.shard import Shard, index_of, replacing, sha256_of, sidecar_path, write_indexed
 
 __all__ = ["repack_library"]
-
-_ALWAYS = ("row_shift_A", "columns", "image")
 
 
 def repack_library(
@@ -98,7 +97,7 @@ def _repack(shard: Shard, path: Path, maps: Sequence[str] | None, task: str) -> 
         # All of a sample side by side: who streams it asks once.
         scales = {name: np.empty((rows, 2)) for name in chosen if name in SCALED}
         for row in range(rows):
-            for name in _ALWAYS:
+            for name in ALWAYS:
                 _put(file, name, rows, row, shard.stored(name, row))
             for name in chosen:
                 if name in scales:
@@ -112,7 +111,7 @@ def _repack(shard: Shard, path: Path, maps: Sequence[str] | None, task: str) -> 
         file["columns"].attrs.update(shard.attributes("columns"))
         file.attrs["task"] = task
         file.attrs["dense"] = set(chosen) == set(MAPS)
-        index = index_of(file, (*_ALWAYS, *chosen))
+        index = index_of(file, (*ALWAYS, *chosen))
         write_indexed(path, file, rows, task, index)
 
 

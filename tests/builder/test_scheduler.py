@@ -67,6 +67,15 @@ def differing(one: Path, other: Path) -> str:
     return ", ".join(told)
 
 
+def test_a_scheduler_without_workers_is_told_and_waited_for(recipe, tmp_path, capsys):
+    with LocalCluster(n_workers=0, processes=True, dashboard_address=None) as cluster:
+        later = threading.Timer(1.0, lambda: cluster.scale(1))
+        later.start()
+        render_library(recipe, tmp_path / "x", scheduler=cluster.scheduler_address, samples_per_shard=10)
+        later.join()
+    assert f"{cluster.scheduler_address} has no workers yet: start `dask worker" in capsys.readouterr().out
+
+
 def test_no_scheduler_is_told(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("builder.render._PATIENCE_S", 0.5)
     with pytest.raises(ShardError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"):

@@ -414,7 +414,7 @@ def test_a_folder_that_holds_another_library_is_left_alone(published, library_co
     manifest = library_copy / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"name": "tiny"', '"name": "mine"'))
     (library_copy / "shards/linear-00001.h5").write_bytes(b"mine")
-    with pytest.raises(HubError, match=r"holds library 'mine', not 'tiny'"):
+    with pytest.raises(ShardError, match="holds library 'mine', which 'tiny' would replace"):
         TEMImageNet(library_copy, None, download=True, source=at(published))
     assert (library_copy / "shards/linear-00001.h5").read_bytes() == b"mine"
 
