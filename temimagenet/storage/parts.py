@@ -48,7 +48,7 @@ ANEW = "render it anew, or download it with verify=True"
 
 _SMALL = ("row_shift_A", "columns")
 ALWAYS = (*_SMALL, "image")
-"""Arrays that every sample is read from; the image last, beside the maps that follow: small ones may be held already."""
+"""Arrays that every sample is read from; the image last, beside the maps that follow: small ones may be held."""
 
 _HEX = re.compile(rf"[0-9a-f]{{{DIGEST}}}")
 _DTYPE = re.compile(r"[<>|]?[biuf][0-9]{1,2}")
